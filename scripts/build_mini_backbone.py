@@ -261,7 +261,7 @@ def train(model, data, name, out, size, lr, lr_enc=0., warm=100):
             logits = model(encoder_outputs=(h.float(),), attention_mask=mask, labels=lab, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), lab.flatten()); loss.backward()
         torch.nn.utils.clip_grad_norm_(dec + enc, 1.); opt.step(); opt.zero_grad(); run.append(loss.item())
-        if step % 20 == 19: curve.append((step + 1, round(float(np.mean(run)), 4))); run = []
+        if step % 20 == 19 or step + 1 == len(plan): curve.append((step + 1, round(float(np.mean(run)), 4))); run = []
         if step % 100 == 99 or step + 1 == len(plan):
             print(name, step + 1, len(plan), curve[-1][1], f"{time.time() - t0:.0f}s", flush=True)
             state = dict(model=model.state_dict(), opt=opt.state_dict(), curve=curve, step=step + 1, spent=spent + time.time() - t0)

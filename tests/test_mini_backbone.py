@@ -48,7 +48,7 @@ def test_runs(model, tok):
     x = tok(['movie sentence: a fine film', 'movie sentence: dull and far too long'], padding=True, return_tensors='pt')
     y = model.generate(**x, max_new_tokens=4, do_sample=False, num_beams=1)
     assert y[0, 0] == model.config.decoder_start_token_id and tok.batch_decode(y, skip_special_tokens=True)
-    emb = model.get_input_embeddings()(x['input_ids']).requires_grad_(True)
+    emb = model.get_input_embeddings()(x['input_ids']).detach().requires_grad_(True)
     labels = torch.tensor([tok('positive', add_special_tokens=False)['input_ids'] + [tok.eos_token_id]]*2)
     out = model(inputs_embeds=emb, attention_mask=x['attention_mask'], labels=labels)
     assert torch.allclose(out.logits, model(**x, labels=labels).logits, atol=1e-5)
