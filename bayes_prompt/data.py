@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'TaskData', 'load_task', 'few_shot', 'batch_indices', 'fingerprint', 'task_indices']
 
-# %% ../nbs/11_data.ipynb #c003
+# %% ../nbs/11_data.ipynb #c004
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 import bayes_prompt
 from .tasks import TASKS, Task
 
-# %% ../nbs/11_data.ipynb #c006
+# %% ../nbs/11_data.ipynb #c007
 SPLITS = ('train', 'validation', 'test')
 
 @dataclass
@@ -34,6 +34,7 @@ def load_task(
     name:str, # A task of `TASKS`
     style:str='t5', # "t5" label words or "attempt" digits
     data_dir:str=None, # A folder with `<name>.parquet`; the mini suite of the package unless given
+    add_prefix:bool=True, # Begin each text with the task's name
 )->TaskData: # Its text pairs
     "Load a task; `ValueError` for an unknown task, a missing or broken file, a missing column, a label outside of the verbaliser"
     from datasets import Dataset
@@ -49,11 +50,11 @@ def load_task(
     parts = {s: [] for s in SPLITS}
     for row in rows:
         if row['split'] not in parts: raise ValueError(f'{path.name}: expected a split of {SPLITS}, got {row["split"]!r}')
-        parts[row['split']].append(task.to_text(row, style))
+        parts[row['split']].append(task.to_text(row, style, add_prefix))
     if empty := [s for s in SPLITS if not parts[s]]: raise ValueError(f'{path.name}: the split {empty[0]!r} has no rows')
     return TaskData(task, style, **parts, source='mini' if data_dir is None else str(data_dir))
 
-# %% ../nbs/11_data.ipynb #c013
+# %% ../nbs/11_data.ipynb #c014
 def few_shot(
     pairs:list, # (source, target) pairs
     k:int, # Examples of each class; of the whole, when there are more than `most` classes (regression)
@@ -69,7 +70,7 @@ def few_shot(
         if len(idx) < k: raise ValueError(f'expected {k} examples of {y!r}, the training part has {len(idx)}; ask for at most {min(map(len, by.values()))}')
     return sorted(int(i) for y in sorted(by) for i in rng.choice(by[y], k, replace=False))
 
-# %% ../nbs/11_data.ipynb #c017
+# %% ../nbs/11_data.ipynb #c018
 def batch_indices(
     n:int, # Examples there are
     b:int, # Examples in a batch

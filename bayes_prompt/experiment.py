@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'Config', 'make_config', 'Context', 'prompt_tuning', 'vanilla_transfer', 'bmtpt', 'source_only',
            'finetuning', 'environment', 'peak_memory', 'write_json', 'check_out', 'run']
 
-# %% ../nbs/40_experiment.ipynb #c003
+# %% ../nbs/40_experiment.ipynb #c004
 import difflib, functools, json, os, platform, resource, shutil, subprocess, time
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -17,40 +17,42 @@ from .baselines.finetuning import FineTuning
 from .data import batch_indices, few_shot, fingerprint, load_task
 from .prompt import encode, init_prompts, load_backbone
 from .source import SourcePosterior, learn_posterior
-from .svgd import predicted_ratio
+from .svgd import bandwidths, kernels, predicted_ratio
 from .target import PRIORS, Target, adapt
-from .tasks import TASKS
+from .tasks import STYLES, TASKS
 from .train import OPTIMIZERS, evaluate, fit
 
-# %% ../nbs/40_experiment.ipynb #c006
+# %% ../nbs/40_experiment.ipynb #c007
 @dataclass(frozen=True)
 class Config:
     "What a run is"
     target:str = 'movie' # Target task
     method:str = 'bmtpt' # One of `METHODS`
-    seed:int = 0 # Of prompts, batches and the few-shot draw
-    sources:tuple = ('amazon', 'tweets', 'nyt', 'supersense') # Source tasks
+    seed:int = 0 # Of the target: few-shot draw, batches, and the prompt of "from scratch"
+    source_seed:int = 0 # Of the source stage: runs that share it share its posterior
+    sources:tuple = ('amazon', 'tweets', 'nyt', 'spam') # Source tasks
     k:int = 16 # Training examples of each class of the target; 0 for all
     backbone:str = 'mini' # See `load_backbone`
     style:str = 't5' # Verbaliser: "t5" words or "attempt" digits
+    add_prefix:bool = True # Texts begin with the task's name
     data_dir:str = '' # Folder with the tasks' Parquet files; the package's unless given
-    max_src:int = 64 # Input tokens, prompt not counted
+    max_src:int = 40 # Input tokens, prompt not counted
     length:int = 10 # Prompt rows P
     m:int = 5 # Particles M
     kappa:int = 0 # Source tasks sampled in a step; 0 for all
-    source_steps:int = 120 # SVGD steps
-    source_batch:int = 1 # Examples of each source task in a step
-    source_lr:float = .02 # Learning rate of the particles
+    source_steps:int = 70 # SVGD steps
+    source_batch:int = 4 # Examples of each source task in a step
+    source_lr:float = .07 # Learning rate of the particles
     beta:float = 1. # Inverse temperature of the mean-loss likelihood
     kernel:str = 'rbf' # Of SVGD
     bandwidth:str = 'median' # Of SVGD
     repulsion:float = 1. # Factor of the repulsive term
     prior:str = 'mean' # One of `PRIORS`
-    sigma:float = 1. # Width of the prior, in the units of the embeddings
-    steps:int = 40 # Steps on the target
-    batch:int = 16 # Examples in a step on the target
-    lr:float = .01 # Learning rate on the target
-    lr_low:float = .02 # Learning rate of u and v
+    sigma:float = 16. # Width of the prior, in the units of the embeddings
+    steps:int = 20 # Steps on the target
+    batch:int = 8 # Examples in a step on the target
+    lr:float = .01 # Learning rate on the target; `finetune` needs about 1e-4
+    lr_low:float = .01 # Learning rate of u and v
     decompose:bool = True # Train u and v beside the full matrix
     optimizer:str = 'adam' # Of both stages
     split:str = 'test' # Part that is scored; choose anything with "validation"
@@ -66,8 +68,9 @@ def make_config(
     if isinstance(config, (str, Path)):
         if not Path(config).is_file(): raise ValueError(f'no configuration file {str(config)!r}')
         try: config = json.loads(Path(config).read_text())
-        except json.JSONDecodeError as e: raise ValueError(f'{config} is not JSON: {e}') from None
+        except ValueError as e: raise ValueError(f'{config} is not JSON: {e}') from None
     if isinstance(config, Config): config = asdict(config)
+    if not isinstance(config, (dict, type(None))): raise ValueError(f'expected a configuration as an object of keys and values, got {config!r}')
     new, known = {**(config or {}), **changes}, {f.name: f for f in fields(Config)}
     for key, v in new.items():
         if key not in known: raise ValueError(f'no configuration key {key!r}; the nearest is {difflib.get_close_matches(key, known, 1, 0)[0]!r}')
@@ -77,53 +80,59 @@ def make_config(
         elif type(v) is not type(default): raise ValueError(f'{key}: expected {type(default).__name__}, got {v!r}')
     c = Config(**new)
     for t in (c.target, *c.sources): TASKS[t]
-    if c.target in c.sources: raise ValueError(f'the target {c.target!r} is among its own sources: take it out of sources')
-    for key, table in dict(method=METHODS, prior=PRIORS, optimizer=OPTIMIZERS).items():
+    if c.method in ('vanilla', 'bmtpt', 'source'):
+        if not c.sources or len(set(c.sources)) < len(c.sources): raise ValueError(f'sources: expected one or more different tasks, got {list(c.sources)}')
+        if c.kappa > len(c.sources): raise ValueError(f'kappa: expected at most the number of source tasks {len(c.sources)}, got {c.kappa}')
+    if c.method in ('vanilla', 'bmtpt', 'source') and c.target in c.sources: raise ValueError(f'the target {c.target!r} is among its own sources: take it out of sources')
+    for key, table in dict(method=METHODS, prior=PRIORS, optimizer=OPTIMIZERS, style=STYLES, kernel=kernels, bandwidth=bandwidths, split=('validation', 'test')).items():
         if getattr(c, key) not in table: raise ValueError(f'no {key} {getattr(c, key)!r}; the nearest is {difflib.get_close_matches(getattr(c, key), table, 1, 0)[0]!r}')
     for key in ('length', 'm', 'source_steps', 'source_batch', 'steps', 'batch', 'max_src'):
         if getattr(c, key) < 1: raise ValueError(f'{key}: expected at least 1, got {getattr(c, key)}')
+    for key in ('seed', 'source_seed', 'k', 'kappa', 'limit'):
+        if getattr(c, key) < 0: raise ValueError(f'{key}: expected 0 or more, got {getattr(c, key)}')
     for key in ('source_lr', 'lr', 'lr_low', 'sigma', 'beta'):
-        if not getattr(c, key) > 0: raise ValueError(f'{key}: expected a number above 0, got {getattr(c, key)}')
-    if c.split not in ('validation', 'test'): raise ValueError(f'split: expected "validation" or "test", got {c.split!r}')
+        if not 0 < getattr(c, key) < float('inf'): raise ValueError(f'{key}: expected a finite number above 0, got {getattr(c, key)}')
+    if not 0 <= c.repulsion < float('inf'): raise ValueError(f'repulsion: expected 0 or more, got {c.repulsion}')
     return c
 
-# %% ../nbs/40_experiment.ipynb #c008
+# %% ../nbs/40_experiment.ipynb #c009
 class Context:
     "What a method works with: configuration, backbone, the target's training examples, and source posteriors (each computed once, then read)"
     def __init__(self, config:Config, out:Path, progress:bool=True):
-        self.config, self.out, self.progress, self.seconds = config, out, progress, {}
+        self.config, self.out, self.progress, self.source, self.seconds = config, out, progress, None, dict(source=0., spent=0.)
         c = config
         self.backbone = _backbone(c.backbone, c.device)
-        self.data = load_task(c.target, c.style, c.data_dir or None)
+        self.data = self.load(c.target)
         self.indices = few_shot(self.data.train, c.k, c.seed) if c.k else list(range(len(self.data.train)))
         self.train = self.encode([self.data.train[i] for i in self.indices])
 
-    def encode(self, pairs): return encode(self.backbone, pairs, self.config.max_src, self.config.length)
+    def load(self, task): return load_task(task, self.config.style, self.config.data_dir or None, self.config.add_prefix)
 
-    def label(self, s): return f'{s} (seed {self.config.seed})' if self.progress else ''
+    def encode(self, pairs): return encode(self.backbone, pairs, self.config.max_src, self.config.length)
 
     def posterior(self, m:int)->SourcePosterior:
         "The source posterior of m particles"
         c, t0 = self.config, time.perf_counter()
-        about = {k: getattr(c, k) for k in 'sources seed backbone style data_dir max_src length source_steps source_batch kappa source_lr beta kernel bandwidth repulsion optimizer'.split()}
-        folder = self.out/'sources'/fingerprint(about, m)
+        about = {k: getattr(c, k) for k in 'sources source_seed backbone style add_prefix data_dir max_src length source_steps source_batch kappa source_lr beta kernel bandwidth repulsion optimizer'.split()}
+        sources = {s: self.encode(self.load(s).train) for s in c.sources}
+        weights = [p.float().abs().sum().item() for p in self.backbone.model.parameters()] # other data or other weights under the same names are another posterior
+        folder = self.out/'sources'/fingerprint(about, m, sources, weights)
         if (folder/'posterior.json').exists(): post = SourcePosterior.load(folder)
         else:
-            sources = {s: self.encode(load_task(s, c.style, c.data_dir or None).train) for s in c.sources}
-            post = learn_posterior(self.backbone, sources, m=m, length=c.length, steps=c.source_steps, lr=c.source_lr, b=c.source_batch, kappa=c.kappa or None, seed=c.seed,
+            post = learn_posterior(self.backbone, sources, m=m, length=c.length, steps=c.source_steps, lr=c.source_lr, b=c.source_batch, kappa=c.kappa or None, seed=c.source_seed,
                                    beta=c.beta, kernel=c.kernel, bandwidth=c.bandwidth, repulsion=c.repulsion, optimizer=c.optimizer, checkpoint=folder/'state.pt',
-                                   progress=self.label(f'source posterior, {m} particle{"s"*(m>1)}'))
+                                   progress=f'source posterior, {m} particle{"s"*(m>1)}' if self.progress else '')
             post.config['seconds'] = time.perf_counter() - t0
             post.save(folder)
-            (folder/'state.pt').unlink()
-        self.seconds['source'] = post.config['seconds']
+            (folder/'state.pt').unlink(missing_ok=True)
+        self.seconds = dict(source=post.config['seconds'], spent=time.perf_counter() - t0)
         self.source = post
         return post
 
     def adapt(self, start, **kw)->Target:
         "Adapt to the target from a posterior or a prompt"
         c = self.config
-        return adapt(self.backbone, self.train, start, steps=c.steps, b=c.batch, lr=c.lr, seed=c.seed, optimizer=c.optimizer, progress=self.label(f'{c.method} on {c.target}'), **kw)
+        return adapt(self.backbone, self.train, start, steps=c.steps, b=c.batch, lr=c.lr, seed=c.seed, optimizer=c.optimizer, progress=f'{c.method} on {c.target}, seed {c.seed}' if self.progress else '', **kw)
 
 @functools.lru_cache(2)
 def _backbone(name, device): return load_backbone(name, device)
@@ -150,21 +159,23 @@ def finetuning(ctx):
     "All weights, no prompt"
     c = ctx.config
     ft = FineTuning(ctx.backbone, c.lr)
-    h = fit(ft, lambda t: [[ctx.train[i] for i in batch_indices(len(ctx.train), c.batch, t, [c.seed, 7])]], c.steps, c.optimizer, progress=ctx.label(f'fine-tuning on {c.target}'))
+    h = fit(ft, lambda t: [[ctx.train[i] for i in batch_indices(len(ctx.train), c.batch, t, [c.seed, 7])]], c.steps, c.optimizer, progress=f'fine-tuning on {c.target}, seed {c.seed}' if ctx.progress else '')
     ctx.backbone = ft.backbone
     return Target(ft.prompts()[0], ft.trainable(), h)
 
 METHODS = dict(pt=prompt_tuning, vanilla=vanilla_transfer, bmtpt=bmtpt, source=source_only, finetune=finetuning)
 
-# %% ../nbs/40_experiment.ipynb #c010
+# %% ../nbs/40_experiment.ipynb #c011
 def _version(p):
     try: return version(p)
     except PackageNotFoundError: return None
 
-def _commit(): # of the checkout this package runs from, if it is one
-    try: r = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=bayes_prompt.__path__[0], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired): return None
-    return r.stdout.strip() if r.returncode == 0 else None
+def _commit(): # of the checkout this package runs from, if it is one; "-dirty" where files were changed since
+    def git(*args): return subprocess.run(['git', *args], cwd=bayes_prompt.__path__[0], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    try:
+        git('ls-files', '--error-unmatch', '__init__.py') # a package inside somebody else's checkout has no commit
+        return git('describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*')
+    except (OSError, subprocess.SubprocessError): return None
 
 def environment()->dict:
     "Versions and the machine"
@@ -206,7 +217,7 @@ def check_out(
     if free < need: raise OSError(f'{out}: expected {need} MiB of free disk, got {free}; make room or choose another folder with --out')
     return out
 
-# %% ../nbs/40_experiment.ipynb #c011
+# %% ../nbs/40_experiment.ipynb #c012
 def run(
     config=None, # A `Config`, a dict or a JSON file of differences to the defaults
     out:str='results', # Folder of the records; source posteriors go to its folder `sources`
@@ -218,6 +229,7 @@ def run(
     path = check_out(out)/f'{c.target}-{c.method}-s{c.seed}-{fingerprint(asdict(c))[:8]}.json'
     if path.exists(): return json.loads(path.read_text())
     t0 = time.perf_counter()
+    if c.device.startswith('cuda') and torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
     ctx = Context(c, Path(out), progress)
     t1 = time.perf_counter()
     target = METHODS[c.method](ctx)
@@ -226,8 +238,8 @@ def run(
         pairs = getattr(ctx.data, part)[:c.limit or None]
         return evaluate(ctx.backbone, target.prompt[None], ctx.encode(pairs), pairs, ctx.data.choices, ctx.data.task.metric)
     scores = {part: score(part) for part in dict.fromkeys([c.split] + ['validation']*c.validate)}
-    source = getattr(ctx, 'source', None)
-    seconds = dict(source=ctx.seconds.get('source', 0.), target=t2-t1, evaluate=time.perf_counter()-t2, total=time.perf_counter()-t0)
+    source = ctx.source
+    seconds = dict(source=ctx.seconds['source'], target=t2-t1-ctx.seconds['spent'], evaluate=time.perf_counter()-t2, total=time.perf_counter()-t0)
     record = dict(config=asdict(c), metric=ctx.data.task.metric, scores=scores[c.split], validation=scores.get('validation'), trainable=target.trainable, seconds={k: round(v, 2) for k, v in seconds.items()},
                   peak_memory_mib=round(peak_memory(c.device)), train_indices=ctx.indices if c.k else 'all', **environment(),
                   loss=[round(h['loss'], 4) for h in target.history],

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Gaussian', 'product', 'best_convex_combination']
 
-# %% ../nbs/00_gaussian.ipynb #c003
+# %% ../nbs/00_gaussian.ipynb #c004
 import math
 from functools import cached_property
 import numpy as np, torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-# %% ../nbs/00_gaussian.ipynb #c007
+# %% ../nbs/00_gaussian.ipynb #c008
 def _chol(
     a:Tensor, # Symmetric `[..., d, d]`
     what:str, # For the message
@@ -70,7 +70,7 @@ class Gaussian:
         "The density p(x)^a: the same mean, `a` times the precision. A tempered posterior, or with `a` < 0 a factor to divide by"
         return Gaussian(self.mean, precision=a*self.precision)
 
-# %% ../nbs/00_gaussian.ipynb #c011
+# %% ../nbs/00_gaussian.ipynb #c012
 def _natural(gs):
     "Means `[K, ..., d]` and precisions `[K, ..., d, d]` of a list of Gaussians, or of one batch of them"
     if isinstance(gs, Gaussian): mu,prec = gs.mean, gs.precision
@@ -89,7 +89,7 @@ def product(
     pull = (prec@(mu - centre).unsqueeze(-1)).sum(0)
     return Gaussian(centre + torch.cholesky_solve(pull, l)[...,0], precision=total)
 
-# %% ../nbs/00_gaussian.ipynb #c014
+# %% ../nbs/00_gaussian.ipynb #c015
 def best_convex_combination(
     gs, # K Gaussians: a list, or one batch with means `[K, d]`
 )->tuple[Tensor,Tensor]: # Weights `[K]` and the point `[d]`

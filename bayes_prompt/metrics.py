@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['METRICS', 'exact_interval', 'bootstrap_interval', 'mean_interval', 'evaluate_predictions']
 
-# %% ../nbs/12_metrics.ipynb #c003
+# %% ../nbs/12_metrics.ipynb #c004
 from collections import Counter
 import numpy as np
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-# %% ../nbs/12_metrics.ipynb #c004
+# %% ../nbs/12_metrics.ipynb #c005
 def _numbers(xs): # text as numbers; what cannot be read counts as -1 (tasks of the T5 lineage do so)
     def f(x):
         try: return float(x)
@@ -32,7 +32,7 @@ METRICS = dict( # each takes gold and predicted texts and gives a share or a cor
     spearman = _correlation(stats.spearmanr),
 )
 
-# %% ../nbs/12_metrics.ipynb #c005
+# %% ../nbs/12_metrics.ipynb #c006
 def exact_interval(
     hits:int, # Right answers
     n:int, # Answers
@@ -65,7 +65,7 @@ def mean_interval(
     half = stats.t.ppf((1+level)/2, len(xs)-1) * xs.std(ddof=1) / len(xs)**.5
     return float(xs.mean()), float(xs.mean()-half), float(xs.mean()+half)
 
-# %% ../nbs/12_metrics.ipynb #c006
+# %% ../nbs/12_metrics.ipynb #c007
 def evaluate_predictions(
     gold, # N target texts
     pred, # N answers

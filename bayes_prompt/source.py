@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SourceSVGD', 'SourcePosterior', 'learn_posterior']
 
-# %% ../nbs/20_source.ipynb #c003
+# %% ../nbs/20_source.ipynb #c004
 import json, os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from .prompt import Backbone, init_prompts, loss_and_grad
 from .svgd import repulsion_ratio, predicted_ratio, svgd_direction, total_variance
 from .train import PromptMethod, fit
 
-# %% ../nbs/20_source.ipynb #c008
+# %% ../nbs/20_source.ipynb #c009
 class SourceSVGD(PromptMethod):
     "M particles that follow the SVGD direction of eq. (2); with M = 1 this is prompt tuning on the pooled sources (vanilla transfer)"
     def __init__(self,
@@ -42,7 +42,7 @@ class SourceSVGD(PromptMethod):
         if len(x) > 1: log['ratio'] = float(repulsion_ratio(x, score, **{k: self.svgd[k] for k in ('kernel', 'bandwidth')}))
         return log
 
-# %% ../nbs/20_source.ipynb #c010
+# %% ../nbs/20_source.ipynb #c011
 @dataclass
 class SourcePosterior:
     "Samples of the posterior over a soft prompt"
@@ -59,10 +59,14 @@ class SourcePosterior:
         path, # Folder; two files are written
     ):
         "Write `particles.safetensors` and, when that is complete, `posterior.json`"
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        save_file({'particles': self.particles.contiguous()}, path/'particles.part')
+        try: save_file({'particles': self.particles.contiguous()}, path/'particles.part')
+        except SafetensorError as e:
+            (path/'particles.part').unlink(missing_ok=True)
+            raise OSError(f'could not write the posterior to {path}: {e}') from None
         (path/'posterior.part').write_text(json.dumps({k: v for k, v in vars(self).items() if k != 'particles'}))
         for f in ('particles.safetensors', 'posterior.json'): os.replace((path/f).with_suffix('.part'), path/f)
     @classmethod
@@ -70,12 +74,15 @@ class SourcePosterior:
         path, # Folder
     ):
         "Read what `save` wrote"
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
         path = Path(path)
         if not (path/'posterior.json').exists(): raise ValueError(f'no posterior in {path}: expected posterior.json and particles.safetensors')
-        return cls(load_file(path/'particles.safetensors')['particles'], **json.loads((path/'posterior.json').read_text()))
+        try: particles = load_file(path/'particles.safetensors')['particles']
+        except SafetensorError as e: raise ValueError(f'the posterior in {path} cannot be read, it may be cut off: remove that folder ({e})') from None
+        return cls(particles, **json.loads((path/'posterior.json').read_text()))
 
-# %% ../nbs/20_source.ipynb #c011
+# %% ../nbs/20_source.ipynb #c012
 def learn_posterior(
     backbone:Backbone,
     sources:dict, # Task name -> list of `Example`

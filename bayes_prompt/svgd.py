@@ -7,12 +7,12 @@ __all__ = ['kernels', 'bandwidths', 'optimizers', 'rbf_kernel', 'imq_kernel', 'n
            'kernel_matrix', 'svgd_direction', 'svgd', 'kernel_noise', 'total_variance', 'effective_rank',
            'repulsion_ratio', 'predicted_ratio']
 
-# %% ../nbs/01_svgd.ipynb #c003
+# %% ../nbs/01_svgd.ipynb #c004
 import difflib, math
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_svgd.ipynb #c011
+# %% ../nbs/01_svgd.ipynb #c012
 def rbf_kernel(
     d2:Tensor, # Squared distances, any shape
     h:float|Tensor, # Bandwidth, in the unit of `d2`
@@ -39,7 +39,7 @@ def no_kernel(
 
 kernels = dict(rbf=rbf_kernel, imq=imq_kernel, none=no_kernel)
 
-# %% ../nbs/01_svgd.ipynb #c014
+# %% ../nbs/01_svgd.ipynb #c015
 def pairwise(
     x:Tensor, # Particles `[M, ...]`
 )->Tensor: # `[M, M]`
@@ -63,7 +63,7 @@ def median_bandwidth(
 
 bandwidths = dict(median=median_bandwidth)
 
-# %% ../nbs/01_svgd.ipynb #c020
+# %% ../nbs/01_svgd.ipynb #c021
 def _named(x, table, what):
     "Look a name up in `table`; anything that is not a name is returned as it is"
     if not isinstance(x, str): return x
@@ -87,7 +87,7 @@ def kernel_matrix(
     "The kernel between all particles"
     return _kernel(x.reshape(len(x), -1), kernel, bandwidth)[0]
 
-# %% ../nbs/01_svgd.ipynb #c021
+# %% ../nbs/01_svgd.ipynb #c022
 def _finite(x, what):
     "`ValueError` that names the rows of `x` `[M, D]` which hold NaN or infinity"
     if x.sum().isfinite(): return  # one cheap pass; a sum may also overflow, so look again before complaining
@@ -120,7 +120,7 @@ def svgd_direction(
     k,s,b,x_ = _terms(x, score, kernel, bandwidth)
     return (k@s).addmm_(b, x_, alpha=repulsion).div_(len(x)).reshape(x.shape)
 
-# %% ../nbs/01_svgd.ipynb #c028
+# %% ../nbs/01_svgd.ipynb #c029
 optimizers = dict(sgd=torch.optim.SGD, adam=torch.optim.Adam, adagrad=torch.optim.Adagrad)
 
 def svgd(
@@ -164,7 +164,7 @@ def kernel_noise(
     xi = torch.randn(len(x), x[0].numel(), dtype=x.dtype, device=x.device, generator=generator)
     return (v*lam.clamp(min=0).sqrt()@xi).reshape(x.shape)  # any root of K will do; Cholesky's fails where particles coincide
 
-# %% ../nbs/01_svgd.ipynb #c038
+# %% ../nbs/01_svgd.ipynb #c039
 def total_variance(
     x:Tensor, # Particles `[M, ...]`
 )->float:

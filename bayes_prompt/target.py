@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRIORS', 'prior_energy', 'TargetPrompt', 'Target', 'adapt']
 
-# %% ../nbs/21_target.ipynb #c003
+# %% ../nbs/21_target.ipynb #c004
 import difflib
 from dataclasses import dataclass, field
 import torch
@@ -15,7 +15,7 @@ from .prompt import Backbone
 from .source import SourcePosterior
 from .train import PromptMethod, PromptTuning, fit
 
-# %% ../nbs/21_target.ipynb #c007
+# %% ../nbs/21_target.ipynb #c008
 def _mean(x, theta, sigma): return (theta - x.mean(0)).square().sum() / (2*sigma**2)
 
 def _mixture(x, theta, sigma):
@@ -40,7 +40,7 @@ def prior_energy(
     if not sigma > 0: raise ValueError(f'expected sigma above 0, got {sigma}; the prior "none" is sigma without bound')
     return PRIORS[prior](particles.flatten(1), theta.flatten(), sigma)
 
-# %% ../nbs/21_target.ipynb #c013
+# %% ../nbs/21_target.ipynb #c014
 class TargetPrompt(PromptMethod):
     "A target prompt under the particles' prior; with the prior \"none\" and `decompose=False` it is prompt tuning from the particles' mean"
     def __init__(self,
@@ -62,7 +62,7 @@ class TargetPrompt(PromptMethod):
     def prompts(self): return (self.full * self.u[:, None] * self.v)[None]
     def penalty(self): return prior_energy(self.particles, self.prompts()[0], self.prior, self.sigma) if self.prior != 'none' else 0.
 
-# %% ../nbs/21_target.ipynb #c014
+# %% ../nbs/21_target.ipynb #c015
 @dataclass
 class Target:
     "An adapted prompt"

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['STYLES', 'MINI', 'TASKS', 'SUITES', 'Task', 'TaskTable', 'suite']
 
-# %% ../nbs/10_tasks.ipynb #c003
+# %% ../nbs/10_tasks.ipynb #c004
 import difflib
 from dataclasses import dataclass
 
-# %% ../nbs/10_tasks.ipynb #c004
+# %% ../nbs/10_tasks.ipynb #c005
 STYLES = ('t5', 'attempt') # label words, as T5 was trained; digits, as ATTEMPT and its descendants
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Task:
         choices = self.choices(style)
         if self.grid:
             lo, hi, step = self.grid
-            if not lo <= label <= hi: raise ValueError(f'{self.name}: expected a number from {lo} to {hi}, got {label!r}')
+            if isinstance(label, bool) or not isinstance(label, (int, float)) or not lo <= label <= hi: raise ValueError(f'{self.name}: expected a number from {lo} to {hi}, got {label!r}')
             return choices[round((label-lo)/step)]
         if label in self.labels: return choices[self.labels.index(label)]
         if isinstance(label, int) and 0 <= label < len(choices): return choices[label]
@@ -49,15 +49,16 @@ class Task:
     def to_text(self,
         row, # A mapping with this task's columns and, unless it is to be predicted, a label
         style:str='t5', # "t5" label words or "attempt" digits
-    )->tuple: # (source, target)
+        add_prefix:bool=True, # Begin with the task's name, as T5 does; DePT does not
+    )->tuple: # (source, target); the target is None where the row has no label
         "A row of data as a pair of texts"
         for f in self.fields:
             if f not in row: raise ValueError(f'{self.name}: expected the columns {self.fields}, got {tuple(row)}; column {f!r} is missing')
-        if not any(str(row[f]).strip() for f in self.fields): raise ValueError(f'{self.name}: expected a text, got only empty fields in {dict(row)}')
-        source = ' '.join([self.name, *(f'{f}: {row[f]}' for f in self.fields)])
-        return source, self.target(row['label'], style)
+            if row[f] is None or not str(row[f]).strip(): raise ValueError(f'{self.name}: expected a text in {f!r}, got an empty one in {dict(row)}; drop or mend that row')
+        source = ' '.join([self.name]*add_prefix + [f'{f}: {row[f]}' for f in self.fields])
+        return source, self.target(row['label'], style) if 'label' in row else None
 
-# %% ../nbs/10_tasks.ipynb #c006
+# %% ../nbs/10_tasks.ipynb #c007
 class TaskTable(dict):
     "Tasks by name; an unknown name is answered with the nearest"
     def __missing__(self, name):

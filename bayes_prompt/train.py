@@ -6,7 +6,7 @@
 __all__ = ['OPTIMIZERS', 'PromptMethod', 'PromptTuning', 'make_optimizer', 'linear_schedule', 'save_atomic', 'fit', 'predict',
            'evaluate']
 
-# %% ../nbs/14_train.ipynb #c003
+# %% ../nbs/14_train.ipynb #c004
 import difflib, os
 from pathlib import Path
 import torch
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from .metrics import evaluate_predictions
 from .prompt import Backbone, label_scores, loss_and_grad
 
-# %% ../nbs/14_train.ipynb #c008
+# %% ../nbs/14_train.ipynb #c009
 class PromptMethod:
     "What `fit` trains. Subclasses define `groups` and `prompts`, and `penalty` if they have one"
     def __init__(self, backbone:Backbone): self.backbone = backbone
@@ -50,11 +50,11 @@ class PromptTuning(PromptMethod):
         lr:float=.3, # Learning rate; 0.3 is usual for T5
     ):
         super().__init__(backbone)
-        self.prompt, self.lr = prompt.detach().clone().requires_grad_(), lr
+        self.prompt, self.lr = prompt.detach().to(backbone.device, copy=True).requires_grad_(), lr
     def groups(self): return {'prompt': ([self.prompt], self.lr)}
     def prompts(self): return self.prompt[None]
 
-# %% ../nbs/14_train.ipynb #c010
+# %% ../nbs/14_train.ipynb #c011
 OPTIMIZERS = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW, sgd=torch.optim.SGD, adagrad=torch.optim.Adagrad, adafactor=torch.optim.Adafactor)
 
 def make_optimizer(
@@ -95,7 +95,7 @@ def save_atomic(
         except OSError: pass
         raise OSError(f'could not write {path}: {getattr(e, "strerror", None) or str(e).splitlines()[0]}; what was there before is untouched') from None
 
-# %% ../nbs/14_train.ipynb #c011
+# %% ../nbs/14_train.ipynb #c012
 def fit(
     method, # With `groups`, `backward` and a gradient for each parameter
     batch, # Function of the step (from 0) that gives K lists of `Example`
@@ -112,7 +112,7 @@ def fit(
     params = [p for ps, _ in method.groups().values() for p in ps]
     sched = torch.optim.lr_scheduler.LambdaLR(opt, linear_schedule(steps, warmup))
     if checkpoint and Path(checkpoint).exists():
-        s = torch.load(checkpoint, weights_only=True)
+        s = torch.load(checkpoint, map_location='cpu', weights_only=True)
         if s['key'] != key: raise ValueError(f'{checkpoint} belongs to another run: expected the key {key!r}, got {s["key"]!r}; remove it or choose another folder')
         with torch.no_grad():
             for p, q in zip(params, s['params']): p.copy_(q)
@@ -129,10 +129,11 @@ def fit(
         history.append(log)
         if checkpoint and (t+1) % every == 0 and t+1 < steps: save()
         if progress: bar.set_postfix(loss=f'{log["loss"]:.3f}', refresh=False)
+    if not all(p.isfinite().all() for p in params): raise ValueError('the parameters are not finite after the last step; expected finite numbers; use a lower learning rate')
     if checkpoint: save()
     return history
 
-# %% ../nbs/14_train.ipynb #c017
+# %% ../nbs/14_train.ipynb #c018
 def predict(
     backbone:Backbone,
     prompts:Tensor, # `[M, P, H]`

@@ -132,6 +132,12 @@ def test_every_method_runs_and_repeats(bb, tmp_path, method):
     assert json.loads(next((tmp_path/'a').glob('*.json')).read_text()) == a
     assert run(c, tmp_path/'a') == a and not list(tmp_path.rglob('*.part'))
 
+def test_seeds_share_a_source_posterior_and_source_seeds_do_not(bb, tmp_path):
+    a, b, c = [run(small(bb, **kw), tmp_path) for kw in (dict(seed=1), dict(seed=2), dict(seed=1, source_seed=1))]
+    assert len(list((tmp_path/'sources').iterdir())) == 2
+    assert a['source_history'] == b['source_history'] != c['source_history']
+    assert a['train_indices'] == c['train_indices'] != b['train_indices']
+
 def test_one_particle_without_prior_is_vanilla_transfer(bb, tmp_path):
     a = run(small(bb, method='vanilla'), tmp_path)
     b = run(small(bb, method='bmtpt', m=1, prior='none', decompose=False), tmp_path)
@@ -155,13 +161,37 @@ def test_a_folder_without_permission(tmp_path):
 
 @pytest.mark.parametrize('bad, said', [
     (dict(target='moovie'), "nearest is 'movie'"), (dict(sede=1), "nearest is 'seed'"), (dict(k=10**6), 'ask for at most'), (dict(length=5000), 'shorter prompt'),
-    (dict(m=0), 'at least 1'), (dict(backbone='minni'), "nearest known name is 'mini'"), (dict(prior='meen'), "nearest is 'mean'"), (dict(kappa=9), 'kappa from 1 to'),
+    (dict(m=0), 'at least 1'), (dict(backbone='minni'), "nearest known name is 'mini'"), (dict(prior='meen'), "nearest is 'mean'"), (dict(kappa=9), 'number of source tasks'), (dict(backbone='tiny-t5', length=10**5), 'shorter prompt'), (dict(kernel='rbff'), "nearest is 'rbf'"),
+    (dict(seed=-1), '0 or more'), (dict(lr=float('inf')), 'finite'), (dict(sources=['nyt', 'nyt']), 'different tasks'), (dict(device='cudda'), 'not available'), (dict(max_src=3), 'at least 8 tokens'),
+   
     (dict(data_dir='/nowhere'), 'no data of task')])
 def test_bad_input_is_one_sentence(bad, said, tmp_path):
     args = [f'{k}={json.dumps(v)}' for k, v in (dict(backbone='mini', source_steps=2, steps=2) | bad).items()]
-    with pytest.raises(SystemExit) as e: bp_run(args, out=str(tmp_path))
+    with pytest.raises(SystemExit) as e: bp_run([args[0], '--out', str(tmp_path), *args[1:]])
     assert said in e.value.code and len(e.value.code.splitlines()) == 1   # sys.exit prints it and exits with status 1
     assert not [p for p in tmp_path.rglob('*') if p.is_file()]
+
+def test_other_data_under_the_same_names_is_another_posterior(bb, tmp_path):
+    import pyarrow.parquet as pq, bayes_prompt
+    data, assets = tmp_path/'data', Path(bayes_prompt.__path__[0])/'assets'/'mini'
+    data.mkdir()
+    for t in ('amazon', 'nyt', 'movie'): (data/f'{t}.parquet').write_bytes((assets/f'{t}.parquet').read_bytes())
+    c = small(bb, method='source', data_dir=str(data))
+    a = run(c, tmp_path)
+    t = pq.read_table(data/'amazon.parquet')
+    pq.write_table(t.slice(len(t)//2), data/'amazon.parquet')
+    b = run(c | dict(seed=1), tmp_path)
+    assert a['source_history'] != b['source_history']
+
+def test_a_run_that_ends_in_nonsense_is_no_result(bb, tmp_path):
+    with pytest.raises(ValueError, match='finite'): run(small(bb, method='pt', optimizer='sgd', lr=1e38, steps=2), tmp_path)
+    assert not list(tmp_path.glob('*.json'))
+
+@pytest.mark.parametrize('text', [None, '', ' '])
+def test_an_empty_field_is_refused(text):
+    from bayes_prompt.tasks import TASKS as T
+    with pytest.raises(ValueError, match='empty'): T['context'].to_text(dict(word='bank', sentence1='The bank.', sentence2=text, label='True'))
+    assert T['movie'].to_text(dict(sentence='fine')) == ('movie sentence: fine', None)
 
 def test_ctrl_c_says_what_is_kept_and_goes_on(tmp_path):
     args = [Path(sys.executable).with_name('bp_demo'), '--quick', '--backbone', 'tiny-t5', '--out', str(tmp_path)]

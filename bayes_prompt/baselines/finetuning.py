@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['FineTuning']
 
-# %% ../../nbs/30_finetuning.ipynb #c003
+# %% ../../nbs/30_finetuning.ipynb #c004
 import copy
 from dataclasses import replace
 import torch
 from ..prompt import Backbone, loss_and_grad
 from ..train import PromptMethod
 
-# %% ../../nbs/30_finetuning.ipynb #c006
+# %% ../../nbs/30_finetuning.ipynb #c007
 class FineTuning(PromptMethod):
     "All weights of a copy of the backbone"
     def __init__(self,
