@@ -1,48 +1,66 @@
-"""Make the records in `results/` that the pages of findings read: the search, the demo, and the backbone's yardstick.
+"""Make the records in `results/` that the pages of findings read.
 
-Resumable: a run whose record exists is not repeated. Everything is chosen on validation parts of tasks that the demo does not report.
+Resumable: a run whose record exists is not repeated. What was chosen on which part, and in which order, is told in `nbs/50_demo.ipynb`.
 """
+import shutil
+from pathlib import Path
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from bayes_prompt.cli import demo_configs
+from bayes_prompt.cli import DEMO, SETTING, demo_configs
 from bayes_prompt.experiment import run
 from bayes_prompt.tasks import suite
 
-LRS = [.005, .01, .02, .04]
+DEV = dict(target='movie', sources=['amazon', 'tweets', 'nyt', 'spam']) # a related target that the demo does not report
+RELATED = DEMO['targets'][0]
 
 def search():
-    "Learning rates per method and the prior's width, on the validation parts of a related and an unrelated target that the demo does not report"
-    dev = [('amazon', ['movie', 'tweets', 'nyt', 'hypernym']), ('supersense', ['movie', 'tweets', 'nyt', 'hypernym'])]
-    for target, sources in dev:
-        common = dict(target=target, sources=sources, split='validation')
-        for seed in (100, 101):
-            for lr in LRS:
-                for method in ('pt', 'vanilla'): yield common | dict(method=method, lr=lr, seed=seed)
-                yield common | dict(method='bmtpt', lr=lr, lr_low=lr, seed=seed, prior='none')
-            for sigma in (.1, .3, 1., 3.): yield common | dict(method='bmtpt', lr=.01, lr_low=.01, sigma=sigma, seed=seed)
+    "Each method's learning rate with equal effort, then the prior's width, on the validation part of another target"
+    for seed in (100, 101, 102):
+        common = SETTING | DEV | dict(split='validation', seed=seed, source_seed=100)
+        for lr in (.01, .03, .1):
+            for method in DEMO['methods']: yield common | dict(method=method, lr=lr, lr_low=lr, prior='none')
+        for sigma in (4., 16.): yield common | dict(method='bmtpt', lr=.03, lr_low=.03, sigma=sigma)
 
 def demo():
     "The demo's own runs"
     return demo_configs()
 
+def seeds():
+    "Seven more draws of the related target's examples"
+    return [c for c in demo_configs(range(3, 10)) if c['target'] == RELATED]
+
+def rates():
+    "The related target at a higher learning rate than the search chose"
+    return [c for c in demo_configs(lr=.03, lr_low=.03) if c['target'] == RELATED]
+
+def control():
+    "BMTPT without repulsion between the particles"
+    return [c for c in demo_configs(repulsion=0.) if c['target'] == RELATED and c['method'] == 'bmtpt']
+
+def domains():
+    "The frozen configuration on two domains of sentiment that no trial and no search looked at"
+    for t in ('tweets', 'nyt'):
+        rest = [d for d in ('movie', 'amazon', 'tweets', 'nyt') if d != t]
+        yield from (c | dict(target=t, sources=[*rest, 'spam']) for c in demo_configs(5) if c['target'] == RELATED)
+
 def yardstick():
-    "Prompt tuning against fine-tuning of the same backbone: all training data, equal steps and batch, learning rates chosen on the validation parts of two tasks"
-    common = dict(k=0, steps=300, batch=16, length=20, validate=True)
-    grid = dict(pt=(.01, .02, .04), finetune=(3e-5, 1e-4, 3e-4))
-    for method, lrs in grid.items():
-        for t in ('movie', 'supersense'):
-            for lr in lrs: yield common | dict(target=t, sources=['tweets'], method=method, lr=lr)
-    best = {m: max(lrs, key=lambda lr: sum(run(common | dict(target=t, sources=['tweets'], method=m, lr=lr), 'results/yardstick')['validation']['accuracy']
-                                           for t in ('movie', 'supersense'))) for m, lrs in grid.items()}
-    for t in suite('mini'):
-        for m, lr in best.items(): yield common | dict(target=t.name, sources=['tweets' if t.name != 'tweets' else 'nyt'], method=m, lr=lr)
+    "Prompt tuning against fine-tuning of the same backbone: all training data, equal steps and batch, learning rates chosen on the validation part of `movie`"
+    common = dict(k=0, max_src=96, steps=200, batch=16, length=20, limit=500, validate=True)
+    grid, judges = dict(pt=(.02, .04), finetune=(5e-5, 2e-4)), ('movie',)
+    def config(t, m, lr): return common | dict(target=t, sources=['tweets' if t != 'tweets' else 'nyt'], method=m, lr=lr)
+    def value(m, lr): return sum(run(config(t, m, lr), 'results/yardstick')['validation']['accuracy'] for t in judges)
+    yield from (config(t, m, lr) for m, lrs in grid.items() for lr in lrs for t in judges)
+    best = {m: max(lrs, key=lambda lr: value(m, lr)) for m, lrs in grid.items()}
+    yield from (config(t.name, m, lr) for t in suite('mini') for m, lr in best.items())
 
 @call_parse
 def main(
-    what:str='demo' # search, demo or yardstick
+    what:str # search, demo, seeds, rates, control, domains or yardstick
 ):
     "Run a group of experiments into results/<what>"
-    for c in tqdm(dict(search=search, demo=demo, yardstick=yardstick)[what]()):
-        r = run(c, f'results/{what}')
+    out, posteriors = Path('results')/what, Path('results/demo/sources')
+    if what in ('seeds', 'rates') and posteriors.exists(): shutil.copytree(posteriors, out/'sources', dirs_exist_ok=True) # these start from the demo's
+    for c in tqdm(dict(search=search, demo=demo, seeds=seeds, rates=rates, control=control, domains=domains, yardstick=yardstick)[what]()):
+        r = run(c, out)
         s, k = r['scores'], r['config']
         tqdm.write(f'{k["target"]:13} {k["method"]:8} seed {k["seed"]} lr {k["lr"]:<6} sigma {k["sigma"]:<5} {r["metric"]} {s[r["metric"]]:.3f} (majority {s["majority"]:.3f})  {r["seconds"]["total"]:.0f} s')
