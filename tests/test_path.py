@@ -184,7 +184,7 @@ def test_other_data_under_the_same_names_is_another_posterior(bb, tmp_path):
     assert a['source_history'] != b['source_history']
 
 def test_a_run_that_ends_in_nonsense_is_no_result(bb, tmp_path):
-    with pytest.raises(ValueError, match='finite'): run(small(bb, method='pt', optimizer='sgd', lr=1e38, steps=2), tmp_path)
+    with pytest.raises(ValueError, match='finite'): run(small(bb, method='finetune', optimizer='sgd', lr=1e38, steps=2), tmp_path)
     assert not list(tmp_path.glob('*.json'))
 
 @pytest.mark.parametrize('text', [None, '', ' '])
