@@ -52,6 +52,7 @@ def yardstick():
     yield from (config(t, m, lr) for m, lrs in grid.items() for lr in lrs for t in judges)
     best = {m: max(lrs, key=lambda lr: value(m, lr)) for m, lrs in grid.items()}
     yield from (config(t.name, m, lr) for t in suite('mini') for m, lr in best.items())
+    yield config('movie', 'pt', best['pt']) | dict(steps=600, limit=1000) # is it the backbone, or the number of steps?
 
 @call_parse
 def main(
