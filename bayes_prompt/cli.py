@@ -15,7 +15,7 @@ from fastcore.script import call_parse, store_true
 DEMO = dict(targets=['amazon', 'acceptability'], methods=['pt', 'vanilla', 'bmtpt'])
 SETTING = dict(sources=['movie', 'tweets', 'nyt', 'spam'], style='attempt', add_prefix=False, limit=300) # digits for labels and no task name: only the prompt says what is asked
 TUNED = dict(pt=dict(lr=.01), vanilla=dict(lr=.01), bmtpt=dict(lr=.01, lr_low=.01, sigma=16.)) # chosen on the validation part of another target, see the demo's page
-QUICK = dict(source_steps=16, steps=10, limit=100) # one seed of this ends in about a minute on two cores
+QUICK = dict(source_steps=10, steps=10, limit=100) # one seed of this ends in about a minute on two cores
 
 def demo_configs(
     seeds=3, # Number of seeds, or the seeds
