@@ -13,90 +13,115 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 # %% ../nbs/00_gaussian.ipynb #c008
-def _chol(
-    a:Tensor, # Symmetric `[..., d, d]`
-    what:str, # For the message
-)->Tensor: # Lower triangular `[..., d, d]`
-    "Cholesky factor, or `ValueError` if `a` is not positive definite to working precision"
-    lam = torch.linalg.eigvalsh(a)
-    if not (lam[...,0] > a.shape[-1]*torch.finfo(a.dtype).eps*lam[...,-1]).all():
-        raise ValueError(f"{what} must be positive definite, but its eigenvalues go from {lam[...,0].min():.2g} to {lam[...,-1].max():.2g}")
+def _chol(a, what):
+    "Cholesky factor `[..., d, d]`, or `ValueError` if `a` is not positive definite to working precision, whatever the units of its coordinates"
+    u = a.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(a.dtype).tiny).rsqrt()
+    lam = torch.linalg.eigvalsh(a*u.unsqueeze(-1)*u.unsqueeze(-2))  # of the matrix with ones on its diagonal
+    if not (lam[...,0] > a.shape[-1]*torch.finfo(a.dtype).eps).all():
+        raise ValueError(f"{what} must be positive definite, but scaled to a unit diagonal its least eigenvalue is {lam[...,0].min():.2g}")
     return torch.linalg.cholesky(a)
 
 class Gaussian:
     "A Gaussian over $\\mathbb{R}^d$, or a batch of them, in float64"
     def __init__(self,
         mean, # `[..., d]`
-        cov=None, # Covariance `[..., d, d]`, positive definite; or
-        precision=None, # its inverse, any symmetric matrix: a singular one is a task without an opinion on some directions
+        cov=None, # Covariance `[..., d, d]`; singular if some directions are known exactly. Or
+        precision=None, # its inverse, any symmetric matrix; singular if the task has no opinion on some directions
     ):
         if (cov is None) == (precision is None): raise ValueError("give a Gaussian exactly one of cov and precision")
+        self.form = 'precision' if cov is None else 'cov'
         self.mean,a = (torch.as_tensor(o, dtype=torch.float64) for o in (mean, precision if cov is None else cov))
         d = self.mean.shape[-1] if self.mean.ndim else 0
-        if a.shape[-2:] != (d,d) or not torch.allclose(a, a.mT):
-            raise ValueError(f"a mean of shape {list(self.mean.shape)} needs a finite symmetric [..., {d}, {d}] matrix, got {list(a.shape)}")
+        if not d or a.shape[-2:] != (d,d) or not (self.mean.isfinite().all() and torch.allclose(a, a.mT)):
+            raise ValueError(f"a Gaussian needs a finite mean [..., d] and a finite symmetric matrix [..., d, d], got {list(self.mean.shape)} and {list(a.shape)}")
+        if precision is None and (torch.linalg.eigvalsh(a)[...,0] < -1e-9*a.abs().amax((-1,-2))).any():
+            raise ValueError(f"a covariance must not have negative eigenvalues, got {torch.linalg.eigvalsh(a).min():.2g}")
         batch = torch.broadcast_shapes(self.mean.shape[:-1], a.shape[:-2])
-        self.mean,a = self.mean.expand(*batch, d), a.expand(*batch, d, d)
-        if cov is None: self.precision = a
-        else: self.cov = a
+        self.mean = self.mean.expand(*batch, d)
+        setattr(self, self.form, a.expand(*batch, d, d))
 
     @cached_property
-    def precision(self): return torch.cholesky_inverse(_chol(self.cov, "a covariance"))
+    def _l(self): return _chol(getattr(self, self.form), "the matrix of a Gaussian with a density")
     @cached_property
-    def cov(self): return torch.cholesky_inverse(_chol(self.precision, "the precision of a proper Gaussian"))
+    def precision(self): return torch.cholesky_inverse(self._l)
+    @cached_property
+    def cov(self): return torch.cholesky_inverse(self._l)
 
     def __repr__(self): return f"Gaussian(batch={list(self.mean.shape[:-1])}, d={self.mean.shape[-1]})"
+    def __getitem__(self, i): return Gaussian(self.mean[i], **{self.form: getattr(self, self.form)[i]})
+
+    def whiten(self, x:Tensor)->Tensor:
+        "Points `[..., d]` in coordinates in which this Gaussian is N(0, I)"
+        r = (x - self.mean).unsqueeze(-1)
+        return (self._l.mT@r if self.form == 'precision' else torch.linalg.solve_triangular(self._l, r, upper=False))[...,0]
 
     def excess_energy(self, x:Tensor)->Tensor:
-        "log p(mean) - log p(x) in nats, of points `[..., d]`; also of an improper Gaussian"
-        r = (x - self.mean).unsqueeze(-1)
-        return (r.mT@self.precision@r)[...,0,0]/2
+        "log p(mean) - log p(x) in nats, of points `[..., d]`, eq. 2; also with a singular precision"
+        return (self.whiten(x).square().sum(-1) if self.form == 'cov' else -(self.score(x)*(x - self.mean)).sum(-1))/2
 
     def score(self, x:Tensor)->Tensor:
         "∇ log p(x), of points `[..., d]`"
-        return ((self.mean - x).unsqueeze(-2)@self.precision)[...,0,:]
+        r = (self.mean - x).unsqueeze(-1)
+        return (self.precision@r if self.form == 'precision' else torch.cholesky_solve(r, self._l))[...,0]
 
     def log_prob(self, x:Tensor)->Tensor:
         "Log density at points `[..., d]`"
-        l = _chol(self.precision, "the precision of a proper Gaussian")
-        return l.diagonal(dim1=-2, dim2=-1).log().sum(-1) - math.log(2*math.pi)*l.shape[-1]/2 - self.excess_energy(x)
+        half_logdet = self._l.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return (half_logdet if self.form == 'precision' else -half_logdet) - math.log(2*math.pi)*self.mean.shape[-1]/2 - self.excess_energy(x)
 
     def sample(self, n:int, generator:torch.Generator|None=None)->Tensor:
         "`n` independent draws `[n, ..., d]`"
-        z = torch.randn(n, *self.mean.shape, dtype=torch.float64, device=self.mean.device, generator=generator)
-        return self.mean + (z.unsqueeze(-2)@_chol(self.cov, "a covariance").mT)[...,0,:]
+        z = torch.randn(n, *self.mean.shape, 1, dtype=torch.float64, generator=generator)
+        return self.mean + (_root(self.cov)@z if self.form == 'cov' else torch.linalg.solve_triangular(self._l.mT, z, upper=True))[...,0]
 
     def __pow__(self, a:float)->'Gaussian':
         "The density p(x)^a: the same mean, `a` times the precision. A tempered posterior, or with `a` < 0 a factor to divide by"
         return Gaussian(self.mean, precision=a*self.precision)
 
-# %% ../nbs/00_gaussian.ipynb #c012
-def _natural(gs):
-    "Means `[K, ..., d]` and precisions `[K, ..., d, d]` of a list of Gaussians, or of one batch of them"
-    if isinstance(gs, Gaussian): mu,prec = gs.mean, gs.precision
-    elif len({g.mean.shape for g in gs}) != 1: raise ValueError("expected at least one Gaussian, all of the same dimension (and batch)")
-    else: mu,prec = torch.stack([g.mean for g in gs]), torch.stack([g.precision for g in gs])
-    if mu.ndim < 2: raise ValueError("expected a list of Gaussians or one batch [K, ..., d], got a single Gaussian")
-    return mu, prec
+def _root(a):
+    "Symmetric root of a covariance that may be singular"
+    lam,v = torch.linalg.eigh(a)
+    return (v*lam.clamp(min=0).sqrt().unsqueeze(-2))@v.mT
 
+# %% ../nbs/00_gaussian.ipynb #c012
 def product(
     gs, # K Gaussians: a list, or one batch with means `[K, ..., d]`
 )->Gaussian: # Their normalised product, eq. 3
-    "The Gaussian proportional to the product of densities; `ValueError` if that product is improper"
-    mu,prec = _natural(gs)
-    total,centre = prec.sum(0), mu.mean(0)
-    l = _chol(total, "the product is improper (some direction is constrained by no factor; add a prior): its precision")
-    pull = (prec@(mu - centre).unsqueeze(-1)).sum(0)
-    return Gaussian(centre + torch.cholesky_solve(pull, l)[...,0], precision=total)
+    "The Gaussian proportional to the product of densities; `ValueError` if it is improper, or if exact factors contradict each other"
+    if isinstance(gs, Gaussian) and gs.mean.ndim < 2: raise ValueError("expected a list of Gaussians or one batch [K, ..., d], got a single Gaussian")
+    gs = list(gs)
+    if len({g.mean.shape for g in gs}) != 1: raise ValueError("expected a list or a batch of at least one Gaussian, all of the same dimension (and batch)")
+    improper = "the product is improper (some direction is constrained by no factor; add a prior): its precision"
+    soft,hard = ([g for g in gs if g.form == f] for f in ('precision', 'cov'))
+    centre = torch.stack([g.mean for g in gs]).mean(0)  # a common offset must not cost digits
+    lam = sum((g.precision for g in soft), torch.zeros(()))
+    pull = sum((g.score(centre) for g in soft), torch.zeros(())).unsqueeze(-1)
+    if not hard: return Gaussian(centre + torch.cholesky_solve(pull, _chol(lam, improper))[...,0], precision=lam)
+    mu,cov = hard[0].mean, hard[0].cov
+    for g in hard[1:]:
+        total,delta = cov + g.cov, (g.mean - mu).unsqueeze(-1)
+        try: gain = torch.cholesky_solve(cov, _chol(total, '')).mT
+        except ValueError:  # some direction is exact in both factors
+            inv = torch.linalg.pinv(total, hermitian=True)
+            if ((total@inv@delta - delta).norm(dim=-2) > 1e-9*(1 + delta.norm(dim=-2))).any():
+                raise ValueError("the product is empty: its factors fix some direction at different values") from None
+            gain = cov@inv
+        mu,cov = mu + (gain@delta)[...,0], gain@g.cov
+        cov = (cov + cov.mT)/2
+    if soft:
+        r = _root(cov)
+        v = torch.linalg.solve_triangular(_chol(torch.eye(cov.shape[-1], dtype=cov.dtype) + r@lam@r, improper), r, upper=False)
+        cov = v.mT@v  # = (Σ⁻¹ + Λ)⁻¹
+        mu = mu + (cov@(pull - lam@(mu - centre).unsqueeze(-1)))[...,0]
+    return Gaussian(mu, cov=cov)
 
 # %% ../nbs/00_gaussian.ipynb #c015
 def best_convex_combination(
     gs, # K Gaussians: a list, or one batch with means `[K, d]`
 )->tuple[Tensor,Tensor]: # Weights `[K]` and the point `[d]`
     "The convex combination of the means with the least excess energy under the product, eq. 4"
-    mu,_ = _natural(gs)
-    p = product(gs)
-    a = (mu - p.mean)@_chol(p.precision, "the product's precision")    # whitened, so that energy is half the squared norm
+    mu = torch.stack([g.mean for g in gs])
+    a = product(gs).whiten(mu)  # now the energy is half the squared norm
     a = a/a.norm().clamp(min=1e-300)
     w,_ = nnls(np.vstack([a.T.numpy(), np.ones(len(a))]), np.r_[np.zeros(a.shape[1]), 1.])
     w = torch.from_numpy(w/w.sum())
