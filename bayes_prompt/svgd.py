@@ -198,13 +198,13 @@ def kernel_noise(x:Tensor, generator:torch.Generator|None=None, kernel="rbf", ba
     root = v*lam.clamp(min=0).sqrt().unsqueeze(-2)  # any root of K will do; Cholesky's fails where particles coincide
     return (root@xi).transpose(0, 1).reshape(x.shape)
 
-# %% ../nbs/01_svgd.ipynb #c047
+# %% ../nbs/01_svgd.ipynb #c048
 def mode_occupancy(x:Tensor, modes:Tensor)->Tensor:
     "The share `[C]` of the particles `[M, ...]` that are nearest to each of the modes `[C, ...]`"
     near = torch.cdist(x.reshape(len(x), -1), modes.reshape(len(modes), -1).to(x)).argmin(1)
     return near.bincount(minlength=len(modes))/len(x)
 
-# %% ../nbs/01_svgd.ipynb #c053
+# %% ../nbs/01_svgd.ipynb #c055
 def total_variance(x:Tensor)->float:
     "Mean squared distance of particles `[M, ...]` from their mean: the trace of their covariance, with 1/M"
     return float((x - x.mean(0)).square().sum()/len(x))
@@ -225,7 +225,7 @@ def predicted_ratio(M:int, d:int)->float:
     r"`repulsion_ratio` of M independent samples of $\mathcal N(0,I_d)$ for large d, $\frac{\log M}{d}\sqrt{\frac{1-1/M}{1+1/M-1/M^2}}$"
     return math.log(M)/d*((1 - 1/M)/(1 + 1/M - 1/M**2))**.5
 
-# %% ../nbs/01_svgd.ipynb #c072
+# %% ../nbs/01_svgd.ipynb #c074
 def ksd(
     x:Tensor, # Particles `[M, ...]`
     score:Tensor, # Their scores, the same shape
