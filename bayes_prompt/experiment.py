@@ -8,6 +8,7 @@ __all__ = ['METHODS', 'Config', 'make_config', 'Context', 'prompt_tuning', 'vani
 
 # %% ../nbs/40_experiment.ipynb #c004
 import difflib, functools, json, os, platform, resource, shutil, subprocess, time
+from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,11 +16,12 @@ import torch
 import bayes_prompt
 from .baselines.finetuning import FineTuning
 from .data import batch_indices, few_shot, fingerprint, load_task
+from .metrics import METRICS
 from .prompt import encode, init_prompts, load_backbone
 from .source import SourcePosterior, learn_posterior
 from .svgd import bandwidths, kernels, predicted_ratio
 from .target import PRIORS, Target, adapt
-from .tasks import STYLES, TASKS
+from .tasks import STYLES, TASKS, add_tasks
 from .train import OPTIMIZERS, evaluate, fit
 
 # %% ../nbs/40_experiment.ipynb #c007
@@ -35,8 +37,9 @@ class Config:
     backbone:str = 'mini' # See `load_backbone`
     style:str = 't5' # Verbaliser: "t5" words or "attempt" digits
     add_prefix:bool = True # Texts begin with the task's name
-    data_dir:str = '' # Folder with the tasks' Parquet files; the package's unless given
-    max_src:int = 40 # Input tokens, prompt not counted
+    tasks:str = '' # A TOML or JSON file with tasks of your own
+    data_dir:str = '' # Folder with the tasks' data; the package or the Hub unless given
+    max_src:int = 0 # Input tokens, prompt not counted; 0 for each task's own, 40 in the mini suite
     length:int = 10 # Prompt rows P
     m:int = 5 # Particles M
     kappa:int = 0 # Source tasks sampled in a step; 0 for all
@@ -79,16 +82,18 @@ def make_config(
         elif isinstance(default, float) and isinstance(v, int) and not isinstance(v, bool): new[key] = float(v)
         elif type(v) is not type(default): raise ValueError(f'{key}: expected {type(default).__name__}, got {v!r}')
     c = Config(**new)
-    for t in (c.target, *c.sources): TASKS[t]
+    if c.tasks: add_tasks(c.tasks)
+    for t in (c.target, *c.sources):
+        if TASKS[t].metric not in METRICS: raise ValueError(f'{t}: no metric {TASKS[t].metric!r}; the nearest is {difflib.get_close_matches(TASKS[t].metric, METRICS, 1, 0)[0]!r}')
     if c.method in ('vanilla', 'bmtpt', 'source'):
         if not c.sources or len(set(c.sources)) < len(c.sources): raise ValueError(f'sources: expected one or more different tasks, got {list(c.sources)}')
         if c.kappa > len(c.sources): raise ValueError(f'kappa: expected at most the number of source tasks {len(c.sources)}, got {c.kappa}')
     if c.method in ('vanilla', 'bmtpt', 'source') and c.target in c.sources: raise ValueError(f'the target {c.target!r} is among its own sources: take it out of sources')
     for key, table in dict(method=METHODS, prior=PRIORS, optimizer=OPTIMIZERS, style=STYLES, kernel=kernels, bandwidth=bandwidths, split=('validation', 'test')).items():
         if getattr(c, key) not in table: raise ValueError(f'no {key} {getattr(c, key)!r}; the nearest is {difflib.get_close_matches(getattr(c, key), table, 1, 0)[0]!r}')
-    for key in ('length', 'm', 'source_steps', 'source_batch', 'steps', 'batch', 'max_src'):
+    for key in ('length', 'm', 'source_steps', 'source_batch', 'steps', 'batch'):
         if getattr(c, key) < 1: raise ValueError(f'{key}: expected at least 1, got {getattr(c, key)}')
-    for key in ('seed', 'source_seed', 'k', 'kappa', 'limit'):
+    for key in ('seed', 'source_seed', 'k', 'kappa', 'limit', 'max_src'):
         if getattr(c, key) < 0: raise ValueError(f'{key}: expected 0 or more, got {getattr(c, key)}')
     for key in ('source_lr', 'lr', 'lr_low', 'sigma', 'beta'):
         if not 0 < getattr(c, key) < float('inf'): raise ValueError(f'{key}: expected a finite number above 0, got {getattr(c, key)}')
@@ -99,22 +104,33 @@ def make_config(
 class Context:
     "What a method works with: configuration, backbone, the target's training examples, and source posteriors (each computed once, then read)"
     def __init__(self, config:Config, out:Path, progress:bool=True):
-        self.config, self.out, self.progress, self.source, self.seconds = config, out, progress, None, dict(source=0., spent=0.)
+        self.config, self.out, self.progress, self.source, self.seconds, self.data_from, self.splits, self.cut = config, out, progress, None, dict(source=0., spent=0.), {}, {}, {}
         c = config
         self.backbone = _backbone(c.backbone, c.device)
         self.data = self.load(c.target)
         self.indices = few_shot(self.data.train, c.k, c.seed) if c.k else list(range(len(self.data.train)))
-        self.train = self.encode([self.data.train[i] for i in self.indices])
+        t, some = self.data.task, self.data.answers[c.split][:2]
+        METRICS[t.metric](some, [a[0] for a in some], self.data.choices) # a metric that does not fit the task is refused now, not after the training
+        self.train = self.encode([self.data.train[i] for i in self.indices], t)
 
-    def load(self, task): return load_task(task, self.config.style, self.config.data_dir or None, self.config.add_prefix)
+    def load(self, task):
+        data = load_task(task, self.config.style, self.config.data_dir or None, self.config.add_prefix)
+        self.data_from[task] = data.source
+        if data.indices: self.splits[task] = data.indices
+        return data
 
-    def encode(self, pairs): return encode(self.backbone, pairs, self.config.max_src, self.config.length)
+    def encode(self, pairs, task):
+        most = self.config.max_src or task.max_src
+        examples = encode(self.backbone, pairs, most, self.config.length)
+        room = min(most, self.backbone.max_len - self.config.length) if self.backbone.max_len else most
+        self.cut[task.name] = round(sum(len(e.ids) >= room for e in examples)/max(len(examples), 1), 3)
+        return examples
 
     def posterior(self, m:int)->SourcePosterior:
         "The source posterior of m particles"
         c, t0 = self.config, time.perf_counter()
         about = {k: getattr(c, k) for k in 'sources source_seed backbone style add_prefix data_dir max_src length source_steps source_batch kappa source_lr beta kernel bandwidth repulsion optimizer'.split()}
-        sources = {s: self.encode(self.load(s).train) for s in c.sources}
+        sources = {s: self.encode(self.load(s).train, TASKS[s]) for s in c.sources}
         weights = [p.float().abs().sum().item() for p in self.backbone.model.parameters()] # other data or other weights under the same names are another posterior
         folder = self.out/'sources'/fingerprint(about, m, sources, weights)
         if (folder/'posterior.json').exists(): post = SourcePosterior.load(folder)
@@ -226,7 +242,8 @@ def run(
 )->dict: # The record
     "One method on one target with one seed; a run whose record exists is read, an unfinished source stage is resumed"
     c = make_config(config, **changes)
-    path = check_out(out)/f'{c.target}-{c.method}-s{c.seed}-{fingerprint(asdict(c))[:8]}.json'
+    told = {k: v for k, v in asdict(c).items() if k != 'tasks' or v} | dict(max_src=c.max_src or TASKS[c.target].max_src) # a key that was added later keeps the names of records while it is empty
+    path = check_out(out)/f'{c.target}-{c.method}-s{c.seed}-{fingerprint(told)[:8]}.json'
     if path.exists(): return json.loads(path.read_text())
     t0 = time.perf_counter()
     if c.device.startswith('cuda') and torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
@@ -236,12 +253,15 @@ def run(
     t2 = time.perf_counter()
     def score(part):
         pairs = getattr(ctx.data, part)[:c.limit or None]
-        return evaluate(ctx.backbone, target.prompt[None], ctx.encode(pairs), pairs, ctx.data.choices, ctx.data.task.metric)
+        t, n = ctx.data.task, len(pairs)
+        groups = dict(groups=ctx.data.groups[part][:n], sizes=ctx.data.sizes) if ctx.data.groups else {}
+        whole = not groups or any(c == ctx.data.sizes[g] for g, c in Counter(groups['groups']).items()) # else no question can be scored as one
+        return evaluate(ctx.backbone, target.prompt[None], ctx.encode(pairs, t), pairs, ctx.data.choices, t.metric, t.metrics*whole, ctx.data.answers[part][:n], t.read, t.labels if t.read else (), t.max_tgt, **groups)
     scores = {part: score(part) for part in dict.fromkeys([c.split] + ['validation']*c.validate)}
     source = ctx.source
     seconds = dict(source=ctx.seconds['source'], target=t2-t1-ctx.seconds['spent'], evaluate=time.perf_counter()-t2, total=time.perf_counter()-t0)
     record = dict(config=asdict(c), metric=ctx.data.task.metric, scores=scores[c.split], validation=scores.get('validation'), trainable=target.trainable, seconds={k: round(v, 2) for k, v in seconds.items()},
-                  peak_memory_mib=round(peak_memory(c.device)), train_indices=ctx.indices if c.k else 'all', **environment(),
+                  peak_memory_mib=round(peak_memory(c.device)), train_indices=ctx.indices if c.k else 'all', data_from=ctx.data_from, splits=ctx.splits, cut=ctx.cut, **environment(),
                   loss=[round(h['loss'], 4) for h in target.history],
                   source_history=[{k: float(f'{v:.4g}') for k, v in h.items()} for h in source.history] if source else [],
                   predicted_ratio=predicted_ratio(c.m, c.length*ctx.backbone.width) if c.m > 1 else None)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from .metrics import evaluate_predictions
-from .prompt import Backbone, label_scores, loss_and_grad
+from .prompt import Backbone, generate, label_scores, loss_and_grad
 
 # %% ../nbs/14_train.ipynb #c009
 class PromptMethod:
@@ -138,9 +138,13 @@ def predict(
     backbone:Backbone,
     prompts:Tensor, # `[M, P, H]`
     examples:list, # N of `Example`
-    choices, # Verbalised labels
+    choices=(), # Verbalised labels to rank; generate free text if there are none
+    max_new_tokens:int=16, # Longest generated answer
 )->list: # N answers as text
-    "The most probable verbalised label under the average of the prompts' probabilities"
+    "The most probable verbalised label under the average of the prompts' probabilities, or greedy text (one prompt only)"
+    if not choices:
+        if len(prompts) != 1: raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, or give choices to rank')
+        return generate(backbone, prompts[0].detach(), examples, max_new_tokens)
     p = label_scores(backbone, prompts.detach(), examples, list(choices)).log_softmax(-1).logsumexp(0)
     return [choices[i] for i in p.argmax(-1).tolist()]
 
@@ -149,9 +153,17 @@ def evaluate(
     prompts:Tensor, # `[M, P, H]`
     examples:list, # N of `Example`
     pairs:list, # The same as text: N (source, target)
-    choices, # Verbalised labels
+    choices=(), # Verbalised labels; generate free text if there are none
     metric:str='accuracy', # The headline metric
+    more=None, # Further metrics; the usual relatives of the headline unless given
+    golds=None, # For each pair all that is right, if that is not its target alone
+    read=None, # (answer, target) -> label, where an answer in free text stands for one
+    labels=(), # What `read` gives; an answer outside of them is invalid
+    max_new_tokens:int=16, # Longest generated answer
+    **kw, # Further arguments of `evaluate_predictions`
 )->dict: # See `evaluate_predictions`
     "Score prompts on a part of a task; the headline metric first, its relatives beside it"
-    more = ['pearson', 'spearman'] if metric in ('pearson', 'spearman') else ['accuracy', 'macro_f1', 'matthews']
-    return evaluate_predictions([y for _, y in pairs], predict(backbone, prompts, examples, choices), list(dict.fromkeys([metric, *more])), choices)
+    pred = predict(backbone, prompts, examples, choices, max_new_tokens)
+    if read: pred = [read(p, t) for p,(_,t) in zip(pred, pairs)]
+    if not more: more = ['pearson', 'spearman'] if metric in ('pearson', 'spearman') else ['accuracy', 'macro_f1', 'matthews'] if choices else []
+    return evaluate_predictions(golds or [y for _, y in pairs], pred, list(dict.fromkeys([metric, *more])), choices or labels, **kw)
