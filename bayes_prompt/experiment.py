@@ -121,7 +121,7 @@ class Context:
 
     def encode(self, pairs, task):
         most = self.config.max_src or task.max_src
-        examples = encode(self.backbone, pairs, most, self.config.length)
+        examples = encode(self.backbone, pairs, most, self.config.length, task.name)
         room = min(most, self.backbone.max_len - self.config.length) if self.backbone.max_len else most
         self.cut[task.name] = round(sum(len(e.ids) >= room for e in examples)/max(len(examples), 1), 3)
         return examples

@@ -22,7 +22,7 @@ class PromptMethod:
     def groups(self)->dict: # name -> (list of parameters, learning rate)
         "The trainable parameters, each in exactly one group"
         raise AttributeError(f'{type(self).__name__} lacks groups(): return {{name: (parameters, learning rate)}}')
-    def prompts(self)->Tensor: # `[M, P, H]`, differentiable in the parameters
+    def prompts(self)->Tensor: # `[M, P, H]`, differentiable in the parameters; or a `PromptFunction`
         "The prompts that the backbone sees"
         raise AttributeError(f'{type(self).__name__} lacks prompts(): return a tensor [M, P, H]')
     def penalty(self): # A scalar tensor in nats, or 0
@@ -37,7 +37,7 @@ class PromptMethod:
         losses, g = loss_and_grad(self.backbone, x, batch)
         pen = self.penalty()
         if isinstance(pen, Tensor): pen.backward(retain_graph=True)
-        x.backward(g)
+        if g is not None: x.backward(g)
         return dict(loss=losses.mean().item(), penalty=float(torch.as_tensor(pen).detach()))
     def trainable(self)->int: # Number of trainable parameters
         return sum(p.numel() for ps, _ in self.groups().values() for p in ps)
@@ -106,9 +106,12 @@ def fit(
     every:int=25, # Steps between two savings
     key:str='', # What the run is; a checkpoint of another key is refused
     progress:str='', # Label of the progress bar; none if empty
-)->list: # One dict per step: what `backward` logged
+    judge=None, # Function without arguments that scores the method on validation data, higher is better
+    judge_every:int=0, # Steps between two scores; the best parameters are kept
+    patience:int=0, # Stop after so many scores without a better one; 0 for never
+)->list: # One dict per step: what `backward` logged, and `validation` where it was scored
     "Train a method; deterministic, and resumed exactly where it was"
-    opt, history = make_optimizer(method, optimizer), []
+    opt, history, best, stale = make_optimizer(method, optimizer), [], None, 0
     params = [p for ps, _ in method.groups().values() for p in ps]
     sched = torch.optim.lr_scheduler.LambdaLR(opt, linear_schedule(steps, warmup))
     if checkpoint and Path(checkpoint).exists():
@@ -117,26 +120,34 @@ def fit(
         with torch.no_grad():
             for p, q in zip(params, s['params']): p.copy_(q)
         opt.load_state_dict(s['optimizer']); sched.load_state_dict(s['schedule'])
-        history = s['history']
-    def save(): save_atomic(dict(key=key, params=[p.detach() for p in params], optimizer=opt.state_dict(), schedule=sched.state_dict(), history=history), checkpoint)
+        history, best, stale = s['history'], s['best'], s['stale']
+    def save(): save_atomic(dict(key=key, params=[p.detach() for p in params], optimizer=opt.state_dict(), schedule=sched.state_dict(), history=history, best=best, stale=stale), checkpoint)
     bar = tqdm(range(len(history), steps), desc=progress, disable=not progress, initial=len(history), total=steps, leave=False)
     for t in bar:
+        if patience and stale >= patience: break
         opt.zero_grad()
         log = method.backward(batch(t), t)
         if not all(torch.isfinite(torch.tensor(v)) for v in log.values()):
             raise ValueError(f'step {t}: {log} is not finite; expected finite numbers; use a lower learning rate')
         opt.step(); sched.step()
         history.append(log)
+        if judge and judge_every and ((t+1) % judge_every == 0 or t+1 == steps):
+            log['validation'] = float(judge())
+            if best is None or log['validation'] > best[0]: best, stale = (log['validation'], [p.detach().clone() for p in params]), 0
+            else: stale += 1
         if checkpoint and (t+1) % every == 0 and t+1 < steps: save()
         if progress: bar.set_postfix(loss=f'{log["loss"]:.3f}', refresh=False)
+    if best:
+        with torch.no_grad():
+            for p, q in zip(params, best[1]): p.copy_(q)
     if not all(p.isfinite().all() for p in params): raise ValueError('the parameters are not finite after the last step; expected finite numbers; use a lower learning rate')
     if checkpoint: save()
     return history
 
-# %% ../nbs/14_train.ipynb #c018
+# %% ../nbs/14_train.ipynb #c020
 def predict(
     backbone:Backbone,
-    prompts:Tensor, # `[M, P, H]`
+    prompts:Tensor, # `[M, P, H]`, or a `PromptFunction`
     examples:list, # N of `Example`
     choices=(), # Verbalised labels to rank; generate free text if there are none
     max_new_tokens:int=16, # Longest generated answer
@@ -144,13 +155,13 @@ def predict(
     "The most probable verbalised label under the average of the prompts' probabilities, or greedy text (one prompt only)"
     if not choices:
         if len(prompts) != 1: raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, or give choices to rank')
-        return generate(backbone, prompts[0].detach(), examples, max_new_tokens)
+        return generate(backbone, prompts if callable(prompts) else prompts[0].detach(), examples, max_new_tokens)
     p = label_scores(backbone, prompts.detach(), examples, list(choices)).log_softmax(-1).logsumexp(0)
     return [choices[i] for i in p.argmax(-1).tolist()]
 
 def evaluate(
     backbone:Backbone,
-    prompts:Tensor, # `[M, P, H]`
+    prompts:Tensor, # `[M, P, H]`, or a `PromptFunction`
     examples:list, # N of `Example`
     pairs:list, # The same as text: N (source, target)
     choices=(), # Verbalised labels; generate free text if there are none

@@ -171,7 +171,7 @@ def test_anli_names_its_round():
     (lambda: TASKS['mnli'].to_pairs(dict(premise='a', hypothesis='b', label=-1)), 'keeps test labels back'),
     (lambda: TASKS['winogrande'].to_pairs(dict(sentence='a', option1='b', option2='c', answer='')), 'keeps test labels back'),
     (lambda: TASKS['sst2'].to_text(dict(sentence='a', label=0), style='T5'), "no style 'T5'"),
-    (lambda: Task('x', ('a',), ('no', 'yes')).to_text(dict(a=' ', label=0)), 'got none in'),
+    (lambda: Task('x', ('a',), ('no', 'yes')).to_text(dict(a=' ', label=0)), 'got an empty one'),
     (lambda: TASKS['mnli'].to_pairs(dict(premise='a', hypothesis='b')), "expected the column 'label'"),
     (lambda: TASKS['squad'].to_text(dict(question=None, context='b')), 'types of the Hub'),
     (lambda: TASKS['stsb'].to_text(dict(sentence1='a', sentence2='b', label=7.)), 'number from 0 to 5')])
