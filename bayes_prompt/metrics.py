@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'Metric', 'exact_interval', 'bootstrap_interval', 'mean_interval', 'normalize_answer',
-           'evaluate_predictions']
+           'evaluate_predictions', 'calibration']
 
 # %% ../nbs/12_metrics.ipynb #c004
 import difflib, re, string
@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Callable
 import numpy as np
 from scipy import stats
-from sklearn.metrics import f1_score, matthews_corrcoef
+from sklearn.metrics import brier_score_loss, f1_score, log_loss, matthews_corrcoef
 
 # %% ../nbs/12_metrics.ipynb #c006
 @dataclass(frozen=True)
@@ -213,3 +213,17 @@ def evaluate_predictions(
     if every: out |= dict(intervals={m: interval(m) for m in metrics})
     return out | dict(n=len(gold), interval=out['intervals'][metrics[0]] if every else interval(metrics[0]), majority=top and top/len(gold), majority_label=label,
                       collapsed=len({*map(same or str, pred)}) == 1, invalid=sum(p not in choices for p in pred) if choices else 0)
+
+# %% ../nbs/12_metrics.ipynb #c042
+def calibration(
+    probs, # `[N, C]`, rows sum to one
+    gold, # N indices of the right label
+    bins:int=10, # Of equal width in confidence
+)->dict: # nll in nats per example, brier from 0 to 2, ece from 0 to 1
+    "How far probabilities can be trusted"
+    probs, gold = np.asarray(probs, float), np.asarray(gold)
+    probs, labels = probs/probs.sum(1, keepdims=True), range(probs.shape[1])
+    top = probs.max(1)
+    at = np.minimum((top*bins).astype(int), bins-1)
+    gaps = [abs(((probs.argmax(1) == gold) - top)[at == b].sum()) for b in range(bins)]
+    return dict(nll=float(log_loss(gold, probs, labels=labels)), brier=float(brier_score_loss(gold, probs, labels=labels, scale_by_half=False)), ece=float(sum(gaps)/len(gold)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from .data import batch_indices, fingerprint, task_indices
 from .prompt import Backbone, init_prompts, loss_and_grad
-from .svgd import repulsion_ratio, predicted_ratio, svgd_direction, total_variance
+from .svgd import kernel_noise, repulsion_ratio, predicted_ratio, svgd_direction, total_variance
 from .train import PromptMethod, PromptTuning, fit
 
 # %% ../nbs/20_source.ipynb #c009
@@ -28,18 +28,23 @@ class SourceSVGD(PromptMethod):
         kernel:str='rbf', # Of `svgd_direction`
         bandwidth='median', # Of `svgd_direction`
         repulsion:float=1., # Factor of the repulsive term
+        blocks:str='all', # A kernel of whole prompts, or one of each "token"
+        noise:bool=False, # Noisy SVGD, whose spread is right in many dimensions; for the plain optimiser "sgd"
+        seed:int=0, # Of the noise
     ):
         super().__init__(backbone)
-        self.particles, self.lr, self.tasks, self.beta = particles.detach().clone().requires_grad_(), lr, tasks, beta
-        self.svgd = dict(kernel=kernel, bandwidth=bandwidth, repulsion=repulsion)
+        self.particles, self.lr, self.tasks, self.beta, self.noise, self.seed = particles.detach().clone().requires_grad_(), lr, tasks, beta, noise, seed
+        self.svgd = dict(kernel=kernel, bandwidth=bandwidth, repulsion=repulsion, blocks=blocks)
     def groups(self): return {'particles': ([self.particles], self.lr)}
     def prompts(self): return self.particles
     def backward(self, batch, step):
         losses, g = loss_and_grad(self.backbone, self.particles, batch, weights=[self.tasks/len(batch)]*len(batch))
         score, x = -self.beta*g, self.particles.detach()
-        self.particles.grad = -svgd_direction(x, score, **self.svgd)   # φ ascends, optimisers descend
+        phi = svgd_direction(x, score, **self.svgd)
+        if self.noise: phi = phi + (2/self.lr)**.5*kernel_noise(x, torch.Generator(x.device).manual_seed(self.seed*10**6 + step), **self.svgd) # a function of the step, so that a run can be resumed
+        self.particles.grad = -phi   # φ ascends, optimisers descend
         log = dict(loss=losses.mean().item(), total_variance=float(total_variance(x)))
-        if len(x) > 1: log['ratio'] = float(repulsion_ratio(x, score, **{k: self.svgd[k] for k in ('kernel', 'bandwidth')}))
+        if len(x) > 1: log['ratio'] = float(repulsion_ratio(x, score, **{k: self.svgd[k] for k in ('kernel', 'bandwidth', 'blocks')}))
         return log
 
 # %% ../nbs/20_source.ipynb #c011
@@ -97,6 +102,8 @@ def learn_posterior(
     kernel:str='rbf', # Kernel of SVGD
     bandwidth='median', # Its bandwidth
     repulsion:float=1., # Factor of the repulsive term
+    blocks:str='all', # A kernel of whole prompts, or one of each "token"
+    noise:bool=False, # Noisy SVGD; for the optimiser "sgd"
     optimizer:str='adam', # Optimiser that takes −φ as the gradient
     checkpoint:str=None, # File to resume from
     every:int=25, # Steps between two savings
@@ -105,11 +112,12 @@ def learn_posterior(
     "Sample the posterior of a soft prompt over source tasks with SVGD"
     if not sources: raise ValueError('expected at least one source task, got none')
     names, config = list(sources), dict(m=m, length=length, steps=steps, lr=lr, b=b, kappa=kappa, seed=seed, beta=beta, kernel=kernel, bandwidth=bandwidth,
-                                        repulsion=repulsion, optimizer=optimizer)
+                                        repulsion=repulsion, optimizer=optimizer) | (dict(blocks=blocks) if blocks != 'all' else {}) | (dict(noise=True) if noise else {})
+    if noise and optimizer != 'sgd': raise ValueError(f'noise has its size with the plain step only: use optimizer "sgd", got {optimizer!r}')
     if empty := [n for n in names if not sources[n]]: raise ValueError(f'source task {empty[0]!r} has no examples')
     def batch(t):
         return [[sources[names[k]][i] for i in batch_indices(len(sources[names[k]]), b, t, [seed, k])] for k in task_indices(len(names), kappa or len(names), t, seed)]
-    method = SourceSVGD(backbone, init_prompts(backbone, m, length, seed), len(names), lr, beta, kernel, bandwidth, repulsion)
+    method = SourceSVGD(backbone, init_prompts(backbone, m, length, seed), len(names), lr, beta, kernel, bandwidth, repulsion, blocks, noise, seed)
     history = fit(method, batch, steps, optimizer, checkpoint=checkpoint, every=every, key=fingerprint(backbone.name, sources, config), progress=progress)
     return SourcePosterior(method.particles.detach().cpu(), names, backbone.name, config, history)
 
