@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LATER', 'METHODS', 'TRANSFER', 'Config', 'make_config', 'Context', 'Fixed', 'prompt_tuning', 'vanilla_transfer',
-           'bmtpt', 'source_only', 'averaged', 'finetuning', 'environment', 'peak_memory', 'write_json', 'check_out',
-           'run']
+           'bmtpt', 'source_only', 'averaged', 'spot', 'attempt', 'mpt', 'fisher_merge', 'environment', 'peak_memory',
+           'write_json', 'check_out', 'run']
 
 # %% ../nbs/40_experiment.ipynb #c004
 import difflib, functools, json, os, platform, resource, shutil, subprocess, time
@@ -15,7 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import torch
 import bayes_prompt
+from .baselines.attempt import Attempt
 from .baselines.finetuning import FineTuning
+from .baselines.hyper import HyperDecoder, HyperFormer
+from .baselines.merge import fisher, merge
+from .baselines.mpt import MPTSource, target_start
+from .baselines.spot import retrieve
+from .baselines.weights import Adapters, BitFit, LoRA
 from .data import batch_indices, few_shot, fingerprint, load_task
 from .metrics import METRICS
 from .prompt import encode, init_prompts, load_backbone
@@ -194,7 +200,7 @@ class Context:
         c = self.config
         def judge(): return sum(self.score(method, t, 'validation')[d.task.metric] for t,d in self.data.items())/len(self.data)
         long = (steps or c.steps) > 100 # a short stage is faster done again than saved
-        self.history = fit(method, self.batch, steps or c.steps, c.optimizer, checkpoint=self.out/'sources'/f'{self.name}-{type(method).__name__}-{steps}.pt' if long else None, every=100, key=self.name,
+        self.history += fit(method, self.batch, steps or c.steps, c.optimizer, checkpoint=self.out/'sources'/f'{self.name}-{type(method).__name__}-{steps}.pt' if long else None, every=100, key=self.name,
                            judge=judge if c.judge_every and judged else None, judge_every=c.judge_every, patience=c.patience if judged else 0,
                            progress=f'{c.method} on {", ".join(self.tasks)}, seed {c.seed}' if self.progress else '')
         return method
@@ -243,12 +249,46 @@ def averaged(ctx):
     if free := [t for t,d in ctx.data.items() if not d.choices]: raise ValueError(f'average: probabilities are averaged over labels, {free[0]!r} is answered in free text; use bmtpt')
     return ctx.fit(SourceSVGD(ctx.backbone, ctx.posterior(c.m).particles.to(ctx.backbone.device), len(ctx.tasks), lr=c.lr, kernel='none'))
 
-def finetuning(ctx):
-    "All weights, no prompt"
-    return ctx.fit(FineTuning(ctx.backbone, ctx.config.lr_weights or 1e-4))
+def spot(ctx):
+    "SPoT: from the source prompt that the target's early prompt resembles; a quarter of the steps is spent on the early prompt"
+    c, sources = ctx.config, ctx.separate().particles
+    n = max(1, c.steps//4)
+    early = ctx.fit(PromptTuning(ctx.backbone, ctx.start(c.source_seed), c.lr), n, judged=False) # from the sources' own start
+    return ctx.fit(PromptTuning(ctx.backbone, retrieve(sources, early.prompt.detach(), c.top), c.lr), c.steps - n)
 
-METHODS = dict(pt=prompt_tuning, vanilla=vanilla_transfer, bmtpt=bmtpt, average=averaged, source=source_only, finetune=finetuning)
-TRANSFER = ('vanilla', 'bmtpt', 'average', 'source')
+def attempt(ctx):
+    "ATTEMPT: attention over frozen source prompts beside the target's own"
+    c = ctx.config
+    return ctx.fit(Attempt(ctx.backbone, ctx.separate().particles, ctx.start(), ctx.tasks, lr=c.lr, lr_attention=c.lr, seed=c.seed))
+
+def mpt(ctx):
+    "MPT: one shared source prompt, distilled from the sources' own, then decomposed for the targets"
+    c = ctx.config
+    teachers = ctx.separate().particles if c.distill else None
+    def learn(folder):
+        m = MPTSource(ctx.backbone, ctx.start(c.source_seed), list(ctx.sources), teachers, lr=c.source_lr, lr_low=c.source_lr, distill=c.distill, seed=c.source_seed)
+        def batch(t): return [[xs[i] for i in batch_indices(len(xs), c.source_batch, t, [c.source_seed, k])] for k,xs in enumerate(ctx.sources.values())]
+        history = fit(m, batch, c.source_steps, c.optimizer, checkpoint=folder/'state.pt', progress='MPT, source stage' if ctx.progress else '')
+        full, u, v = target_start(m)
+        return SourcePosterior(full[None].cpu(), list(ctx.sources), ctx.backbone.name, dict(u=u.tolist(), v=v.tolist()), history)
+    post = ctx.stage(learn, 'mpt', keys=('distill',))
+    return _shared(ctx, post.particles[0], u=torch.tensor(post.config['u']), v=torch.tensor(post.config['v']))
+
+def fisher_merge(ctx, n=64):
+    "The sources' own prompts, merged by their Fisher information on n examples each"
+    apart = ctx.separate()
+    def learn(folder):
+        f = torch.stack([fisher(ctx.backbone, x, ctx.sources[s][:n]).cpu() for s,x in zip(apart.tasks, apart.particles)])
+        return SourcePosterior(merge(apart.particles, f)[None], apart.tasks, apart.backbone)
+    return ctx.fit(PromptTuning(ctx.backbone, ctx.stage(learn, 'merge', n).particles[0], ctx.config.lr))
+
+def _weights(cls, usual, *args): # methods that train weights of the model, without a prompt
+    return lambda ctx: ctx.fit(cls(ctx.backbone, *[getattr(ctx, a) for a in args], lr=ctx.config.lr_weights or usual))
+
+METHODS = dict(pt=prompt_tuning, vanilla=vanilla_transfer, spot=spot, attempt=attempt, mpt=mpt, merge=fisher_merge, bmtpt=bmtpt, average=averaged, source=source_only,
+               lora=_weights(LoRA, 1e-3), adapters=_weights(Adapters, 1e-3), bitfit=_weights(BitFit, 1e-3), hyperformer=_weights(HyperFormer, 1e-3, 'tasks'), hyperdecoder=_weights(HyperDecoder, 1e-3),
+               finetune=_weights(FineTuning, 1e-4))
+TRANSFER = ('vanilla', 'spot', 'attempt', 'mpt', 'merge', 'bmtpt', 'average', 'source')
 
 # %% ../nbs/40_experiment.ipynb #c013
 def _version(p):

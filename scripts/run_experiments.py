@@ -47,21 +47,47 @@ def yardstick():
     "Prompt tuning against fine-tuning of the same backbone: all training data, equal steps and batch, learning rates chosen on the validation part of `movie`"
     common = dict(k=0, max_src=96, steps=200, batch=16, length=20, limit=500, validate=True)
     grid, judges = dict(pt=(.02, .04), finetune=(5e-5, 2e-4)), ('movie',)
-    def config(t, m, lr): return common | dict(target=t, sources=['tweets' if t != 'tweets' else 'nyt'], method=m, lr=lr)
+    def config(t, m, lr): return common | dict(target=t, sources=['tweets' if t != 'tweets' else 'nyt'], method=m, lr=lr) | (dict(lr_weights=lr) if m == 'finetune' else {})
     def value(m, lr): return sum(run(config(t, m, lr), 'results/yardstick')['validation']['accuracy'] for t in judges)
     yield from (config(t, m, lr) for m, lrs in grid.items() for lr in lrs for t in judges)
     best = {m: max(lrs, key=lambda lr: value(m, lr)) for m, lrs in grid.items()}
     yield from (config(t.name, m, lr) for t in suite('mini') for m, lr in best.items())
     yield config('movie', 'pt', best['pt']) | dict(steps=600, limit=1000) # is it the backbone, or the number of steps?
 
+PROMPTS, WEIGHTS = ('pt', 'vanilla', 'spot', 'attempt', 'mpt', 'merge', 'bmtpt', 'average'), ('lora', 'adapters', 'bitfit', 'hyperformer', 'hyperdecoder', 'finetune')
+
+def at_rate(method, rate):
+    "A method at one of three learning rates; a prompt's factors and attention have the prompt's"
+    if method in PROMPTS: return SETTING | dict(method=method, sigma=16.) | dict(zip(('lr', 'lr_low'), [(.003, .01, .03)[rate]]*2))
+    return SETTING | dict(method=method, lr_weights=(1e-4, 5e-4, 2e-3)[rate])
+
+def tune():
+    "Three learning rates of every method, two seeds each, on the validation part of a target that is not reported"
+    return [at_rate(m, i) | DEV | dict(split='validation', seed=s, source_seed=100, limit=200) for s in (100, 101) for m in (*PROMPTS, *WEIGHTS) for i in range(3)]
+
+def compare():
+    "Every method at the rate that `tune` chose, on two domains of sentiment and an unrelated task"
+    import json
+    tuned = {}
+    for f in Path('results/tune').glob('*.json'):
+        r = json.loads(f.read_text())
+        rate = r['config']['lr_weights'] if r['config']['method'] in WEIGHTS else r['config']['lr']
+        tuned.setdefault(r['config']['method'], {}).setdefault(rate, []).append(r['scores'][r['metric']])
+    best = {m: max(sorted(rs), key=lambda x: sum(rs[x])/len(rs[x])) for m,rs in tuned.items()}
+    rates = {m: [i for i in range(3) if at_rate(m, i).get('lr_weights', at_rate(m, i).get('lr')) == x][0] for m,x in best.items()}
+    for seed in range(3):
+        for t in ('tweets', 'nyt', 'acceptability'):
+            rest = [d for d in ('movie', 'amazon', 'tweets', 'nyt') if d != t][:3]
+            for m in (*PROMPTS, *WEIGHTS): yield at_rate(m, rates[m]) | dict(target=t, sources=[*rest, 'spam'], seed=seed)
+
 @call_parse
 def main(
-    what:str # search, demo, seeds, rates, control, domains or yardstick
+    what:str # search, demo, seeds, rates, control, domains, yardstick, tune or compare
 ):
     "Run a group of experiments into results/<what>"
     out, posteriors = Path('results')/what, Path('results/demo/sources')
     if what in ('seeds', 'rates') and posteriors.exists(): shutil.copytree(posteriors, out/'sources', dirs_exist_ok=True) # these start from the demo's
-    for c in tqdm(dict(search=search, demo=demo, seeds=seeds, rates=rates, control=control, domains=domains, yardstick=yardstick)[what]()):
+    for c in tqdm(dict(search=search, demo=demo, seeds=seeds, rates=rates, control=control, domains=domains, yardstick=yardstick, tune=tune, compare=compare)[what]()):
         r = run(c, out)
         s, k = r['scores'], r['config']
         tqdm.write(f'{k["target"]:13} {k["method"]:8} seed {k["seed"]} lr {k["lr"]:<6} sigma {k["sigma"]:<5} {r["metric"]} {s[r["metric"]]:.3f} (majority {s["majority"]:.3f})  {r["seconds"]["total"]:.0f} s')
