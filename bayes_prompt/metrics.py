@@ -111,7 +111,7 @@ def _classes(codes, f): # a metric of scikit-learn
 
 _f1 = _classes(_binary, lambda g, p, k, w: f1_score(g, p, sample_weight=w, zero_division=0))
 _macro_f1 = _classes(_labels, lambda g, p, k, w: f1_score(g, p, sample_weight=w, labels=range(k), average='macro', zero_division=0))
-_matthews = _classes(_decided, lambda g, p, k, w: matthews_corrcoef(g, p, sample_weight=w))
+_matthews = _classes(_decided, lambda g, p, k, w: matthews_corrcoef(g, p, sample_weight=w) if len({*g[w > 0], *p[w > 0]}) > 1 else 0.)
 
 # %% ../nbs/12_metrics.ipynb #c015
 def _number(x): # a finite number, or None

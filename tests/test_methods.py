@@ -119,3 +119,14 @@ def test_every_family_of_t5(family, tmp_path):
     for method in ('bmtpt', 'mpt', 'attempt', 'lora', 'adapters', 'bitfit', 'hyperformer', 'hyperdecoder'):
         r = run(SMALL, tmp_path/'out', method=method, backbone=str(tmp_path/'bb'), lr=.3, lr_low=.3)
         assert r['loss'][-1] < r['loss'][0], method
+
+def test_the_method_of_contributing_runs(monkeypatch, tmp_path):
+    "The example that newcomers start from"
+    import re
+    from bayes_prompt.train import PromptMethod
+    text = (experiment.Path(experiment.bayes_prompt.__path__[0]).parent/'CONTRIBUTING.md').read_text()
+    names = dict(torch=torch, PromptMethod=PromptMethod)
+    exec(re.search(r'```python\n(class .*?)```', text, re.S)[1], names)
+    monkeypatch.setitem(METHODS, 'scaled', names['scaled'])
+    r = run(SMALL, tmp_path, method='scaled', steps=8, lr=.1)
+    assert r['trainable'] == 1 and len(set(r['loss'])) > 1 and r['cost']['source_tokens'] > 0

@@ -106,6 +106,9 @@ def test_broken_groups_are_left_out():
 def test_invalid_breaks_a_question():
     assert score('multirc_em', list('1010'), ['1', 'x', '1', '0'], groups=list('aabb')) == .5
 
+def test_one_label_correlates_with_nothing_and_says_nothing(recwarn):
+    assert score('matthews', ['1', '1'], ['1', '1'], choices=('0', '1')) == 0 and not recwarn.list
+
 def test_group_ids_may_be_pairs():
     assert score('multirc_em', list('1010'), list('1011'), groups=[(0, 0), (0, 0), (0, 1), (0, 1)]) == .5
 
