@@ -77,7 +77,7 @@ def parse_changes(
         key, eq, v = p.partition('=')
         if not eq: raise ValueError(f'expected key=value, got {p!r}')
         try: out[key] = json.loads(v)
-        except json.JSONDecodeError: out[key] = v.split(',') if key == 'sources' else v
+        except json.JSONDecodeError: out[key] = v.split(',') if key in ('sources', 'targets') else v
     return out
 
 def bp_run(

@@ -168,7 +168,7 @@ class TaskData:
 def load_task(
     name:str, # A task of `TASKS`
     style:str='t5', # "t5" label words or "attempt" digits
-    data_dir:str=None, # A folder with the data; the package or the Hub unless given
+    data_dir:str=None, # A folder with the data; what is not there comes from the package or beside its description, and without a folder from the Hub
     add_prefix:bool=True, # Begin each text with the task's name
 )->TaskData: # Its text pairs
     "Load a task; `ValueError` for an unknown task, a missing or broken file, a missing column, a label outside of the verbaliser"
@@ -179,9 +179,11 @@ def load_task(
         parts, at = published_split(task.split, [_rows(task, p, folder) for p in task.hub_parts])
         source = next((o['commit'] for o in _commits(task, folder).values()), str(folder))
     else:
-        folder = data_dir or task.folder or Path(bayes_prompt.__path__[0])/'assets'/'mini'
+        if data_dir and not Path(data_dir).is_dir(): raise ValueError(f'no folder {str(data_dir)!r}: expected the tasks\' data in it')
+        here = data_dir and any(Path(data_dir).glob(f'{task.name}.*')) # the tasks of the Hub may be there alone
+        folder = data_dir if here else task.folder or Path(bayes_prompt.__path__[0])/'assets'/'mini'
         parts, at = _own(task, Path(folder))
-        source = str(data_dir or task.folder or 'mini')
+        source = str(data_dir if here else task.folder or 'mini')
     parts = dict(zip(SPLITS, parts))
     if empty := [s for s in SPLITS if not parts[s]]: raise ValueError(f'{name}: the split {empty[0]!r} has no rows')
     pairs = dict(train=[p for r in parts['train'] for p in task.to_pairs(r, style, add_prefix)])
@@ -231,10 +233,11 @@ def batch_indices(
     return out
 
 def fingerprint(
-    *data # Anything with a stable repr: examples, names, numbers
+    *data # Tensors, or anything with a stable repr: examples, names, numbers
 )->str: # 16 hex digits
     "What a checkpoint belongs to"
-    return hashlib.sha256(repr(data).encode()).hexdigest()[:16]
+    def plain(x): return hashlib.sha256(x.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest() if hasattr(x, 'detach') else x
+    return hashlib.sha256(repr(tuple(map(plain, data))).encode()).hexdigest()[:16]
 
 def task_indices(
     k:int, # Source tasks K

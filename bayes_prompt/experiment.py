@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LATER', 'METHODS', 'TRANSFER', 'Config', 'make_config', 'Context', 'Fixed', 'prompt_tuning', 'vanilla_transfer',
-           'bmtpt', 'source_only', 'averaged', 'spot', 'attempt', 'mpt', 'fisher_merge', 'environment', 'peak_memory',
-           'write_json', 'check_out', 'run']
+           'bmtpt', 'source_only', 'averaged', 'spot', 'attempt', 'mpt', 'fisher_merge', 'environment', 'reset_peak',
+           'peak_memory', 'write_json', 'check_out', 'run']
 
 # %% ../nbs/40_experiment.ipynb #c004
-import difflib, functools, json, os, platform, resource, shutil, subprocess, time
+import difflib, functools, inspect, json, os, platform, resource, shutil, subprocess, time
 from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -107,6 +107,7 @@ def make_config(
     if c.method in TRANSFER:
         if not c.sources or len(set(c.sources)) < len(c.sources): raise ValueError(f'sources: expected one or more different tasks, got {list(c.sources)}')
         if c.kappa > len(c.sources): raise ValueError(f'kappa: expected at most the number of source tasks {len(c.sources)}, got {c.kappa}')
+        if c.method == 'spot' and c.top > len(c.sources): raise ValueError(f'top: expected at most the number of source tasks {len(c.sources)}, got {c.top}')
         if both := [t for t in (c.target, *c.targets) if t in c.sources]: raise ValueError(f'the target {both[0]!r} is among its own sources: take it out of sources')
     for key, table in dict(method=METHODS, prior=PRIORS, optimizer=OPTIMIZERS, style=STYLES, kernel=kernels, bandwidth=bandwidths, blocks=('all', 'token', 'coordinate'), split=('validation', 'test')).items():
         if getattr(c, key) not in table: raise ValueError(f'no {key} {getattr(c, key)!r}; the nearest is {difflib.get_close_matches(getattr(c, key), table, 1, 0)[0]!r}')
@@ -155,26 +156,29 @@ class Context:
     @functools.cached_property
     def sources(self): return {s: self.encode(self.load(s).train, TASKS[s]) for s in self.config.sources}
 
+    @functools.cached_property
+    def weights(self): return [fingerprint(p) for p in self.backbone.model.parameters()]
+
     def start(self, seed=None): # one prompt as in "from scratch"
         return init_prompts(self.backbone, 1, self.config.length, self.config.seed if seed is None else seed)[0]
 
     def stage(self, learn, *about, keys=()):
         "A source posterior: `learn(folder)` makes it, unless it is there"
-        c, t0, before = self.config, time.perf_counter(), self.backbone.meter['tokens']
+        c, t0, before = self.config, time.perf_counter(), Counter(self.backbone.meter)
         keys = ('sources', 'source_seed', 'backbone', 'style', 'add_prefix', 'data_dir', 'max_src', 'length', 'source_steps', 'source_batch', 'source_lr', 'optimizer', *keys)
-        weights = [p.float().abs().sum().item() for p in self.backbone.model.parameters()] # other data or other weights under the same names are another posterior
-        folder = self.out/'sources'/fingerprint({k: getattr(c, k) for k in keys}, about, self.sources, weights)
+        folder = self.out/'sources'/fingerprint({k: getattr(c, k) for k in keys}, about, self.sources, self.weights) # other data or other weights under the same names are another posterior
         if (folder/'posterior.json').exists(): post = SourcePosterior.load(folder)
         else:
             post = learn(folder)
-            post.config |= dict(seconds=time.perf_counter() - t0, tokens=self.backbone.meter['tokens'] - before)
+            spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # with those of a killed run that was resumed
+            post.config |= dict(seconds=spent['seconds'] + time.perf_counter() - t0, tokens=spent['tokens'])
             post.save(folder)
             self.made += post.config['tokens'] # in this process, before the target's own
             for f in folder.glob('*.pt'): f.unlink()
         self.cost['source_seconds'] += post.config['seconds']
         self.cost['source_tokens'] += post.config.get('tokens', 0)
-        self.cost['source_parameters'] += post.particles.numel()
-        self.cost['source_steps'] += c.source_steps*(len(post.particles) if post.config.get('separate') else 1)
+        self.cost['source_parameters'] += post.config.get('parameters', post.particles.numel())
+        self.cost['source_steps'] += post.config['steps']*(len(post.particles) if post.config.get('separate') else 1)
         self.cost['spent'] += time.perf_counter() - t0
         self.source = post
         return post
@@ -195,12 +199,13 @@ class Context:
 
     def batch(self, t): return [[xs[i] for i in batch_indices(len(xs), self.config.batch, t, [self.config.seed, 7])] for xs in self.train.values()]
 
-    def fit(self, method, steps:int=0, judged:bool=True):
+    def fit(self, method, steps:int=None, judged:bool=True):
         "Train a method on the targets; the trained method"
         c = self.config
         def judge(): return sum(self.score(method, t, 'validation')[d.task.metric] for t,d in self.data.items())/len(self.data)
-        long = (steps or c.steps) > 100 # a short stage is faster done again than saved
-        self.history += fit(method, self.batch, steps or c.steps, c.optimizer, checkpoint=self.out/'sources'/f'{self.name}-{type(method).__name__}-{steps}.pt' if long else None, every=100, key=self.name,
+        steps = c.steps if steps is None else steps
+        long = steps > 100 # a short stage is faster done again than saved
+        self.history += fit(method, self.batch, steps, c.optimizer, checkpoint=self.out/'sources'/f'{self.name}-{type(method).__name__}-{steps}.pt' if long else None, every=100, key=fingerprint(self.name, self.train),
                            judge=judge if c.judge_every and judged else None, judge_every=c.judge_every, patience=c.patience if judged else 0,
                            progress=f'{c.method} on {", ".join(self.tasks)}, seed {c.seed}' if self.progress else '')
         return method
@@ -270,7 +275,7 @@ def mpt(ctx):
         def batch(t): return [[xs[i] for i in batch_indices(len(xs), c.source_batch, t, [c.source_seed, k])] for k,xs in enumerate(ctx.sources.values())]
         history = fit(m, batch, c.source_steps, c.optimizer, checkpoint=folder/'state.pt', progress='MPT, source stage' if ctx.progress else '')
         full, u, v = target_start(m)
-        return SourcePosterior(full[None].cpu(), list(ctx.sources), ctx.backbone.name, dict(u=u.tolist(), v=v.tolist()), history)
+        return SourcePosterior(full[None].cpu(), list(ctx.sources), ctx.backbone.name, dict(u=u.tolist(), v=v.tolist(), steps=c.source_steps, parameters=m.trainable()), history)
     post = ctx.stage(learn, 'mpt', keys=('distill',))
     return _shared(ctx, post.particles[0], u=torch.tensor(post.config['u']), v=torch.tensor(post.config['v']))
 
@@ -278,12 +283,14 @@ def fisher_merge(ctx, n=64):
     "The sources' own prompts, merged by their Fisher information on n examples each"
     apart = ctx.separate()
     def learn(folder):
-        f = torch.stack([fisher(ctx.backbone, x, ctx.sources[s][:n]).cpu() for s,x in zip(apart.tasks, apart.particles)])
-        return SourcePosterior(merge(apart.particles, f)[None], apart.tasks, apart.backbone)
+        some = {s: [xs[i] for i in batch_indices(len(xs), min(n, len(xs)), 0, [ctx.config.source_seed])] for s,xs in ctx.sources.items()}
+        f = torch.stack([fisher(ctx.backbone, x, some[s]).cpu() for s,x in zip(apart.tasks, apart.particles)])
+        return SourcePosterior(merge(apart.particles, f)[None], apart.tasks, apart.backbone, dict(steps=0, parameters=0)) # nothing is trained here
     return ctx.fit(PromptTuning(ctx.backbone, ctx.stage(learn, 'merge', n).particles[0], ctx.config.lr))
 
 def _weights(cls, usual, *args): # methods that train weights of the model, without a prompt
-    return lambda ctx: ctx.fit(cls(ctx.backbone, *[getattr(ctx, a) for a in args], lr=ctx.config.lr_weights or usual))
+    seeded = 'seed' in inspect.signature(cls).parameters
+    return lambda ctx: ctx.fit(cls(ctx.backbone, *[getattr(ctx, a) for a in args], lr=ctx.config.lr_weights or usual, **(dict(seed=ctx.config.seed) if seeded else {})))
 
 METHODS = dict(pt=prompt_tuning, vanilla=vanilla_transfer, spot=spot, attempt=attempt, mpt=mpt, merge=fisher_merge, bmtpt=bmtpt, average=averaged, source=source_only,
                lora=_weights(LoRA, 1e-3), adapters=_weights(Adapters, 1e-3), bitfit=_weights(BitFit, 1e-3), hyperformer=_weights(HyperFormer, 1e-3, 'tasks'), hyperdecoder=_weights(HyperDecoder, 1e-3),
@@ -307,9 +314,17 @@ def environment()->dict:
     return dict(versions=dict(python=platform.python_version(), bayes_prompt=bayes_prompt.__version__, **{p: _version(p) for p in ('torch', 'transformers', 'tokenizers', 'datasets')}),
                 commit=_commit(), machine=platform.machine(), threads=torch.get_num_threads())
 
+def reset_peak(device):
+    "Begin to measure peak memory anew"
+    if str(device).startswith('cuda'): return torch.cuda.reset_peak_memory_stats(device)
+    try: Path('/proc/self/clear_refs').write_text('5') # Linux only
+    except OSError: pass
+
 def peak_memory(device)->float: # MiB
-    "The process' peak of resident memory, or the GPU's peak of allocated memory"
+    "The peak since `reset_peak` of the process' resident memory (since its start, where the system cannot reset it), or of the GPU's allocated memory"
     if str(device).startswith('cuda'): return torch.cuda.max_memory_allocated(device)/2**20
+    try: return int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmHWM')).split()[1])/2**10
+    except (OSError, StopIteration): pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == 'Darwin' else 2**10)
 
 def write_json(
@@ -352,11 +367,15 @@ def run(
     "One method on one target with one seed; a run whose record exists is read, an unfinished source stage is resumed"
     c = make_config(config, **changes)
     default = asdict(Config())
-    told = {k: v for k, v in asdict(c).items() if k not in LATER or v != default[k]} | dict(max_src=c.max_src or TASKS[c.target].max_src)
+    told = {k: v for k, v in asdict(c).items() if k not in LATER or v != default[k]}
+    involved = [TASKS[t] for t in (c.target, *c.targets, *c.sources)]
+    if not c.max_src and len(limits := {t.max_src for t in involved}) == 1: told['max_src'] = limits.pop()
+    if own := [t for t in involved if t.folder]: # other data or another description under the same name is another run
+        told['own'] = fingerprint(*[(repr(t), d.train, d.answers, d.test) for t in own for d in [load_task(t.name, c.style, c.data_dir or None, c.add_prefix)]])
     path = check_out(out)/f'{c.target}-{c.method}-s{c.seed}-{fingerprint(told)[:8]}.json'
     if path.exists(): return json.loads(path.read_text())
     t0 = time.perf_counter()
-    if c.device.startswith('cuda') and torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
+    reset_peak(c.device)
     ctx = Context(c, Path(out), progress, path.stem)
     t1, before = time.perf_counter(), ctx.backbone.meter['tokens']
     method = METHODS[c.method](ctx)
@@ -372,7 +391,7 @@ def run(
                   loss=[round(h['loss'], 4) for h in ctx.history],
                   source_history=[{k: float(f'{v:.4g}') for k, v in h.items()} for h in source.history] if source else [],
                   predicted_ratio=predicted_ratio(c.m, c.length*ctx.backbone.width) if c.m > 1 else None)
-    if c.targets: record |= dict(all_scores={t: o[c.split] for t,o in scores.items()}, all_train_indices=ctx.indices if c.k else 'all')
+    if c.targets: record |= dict(all_scores={t: o[c.split] for t,o in scores.items()}, all_metrics={t: d.task.metric for t,d in ctx.data.items()}, all_train_indices=ctx.indices if c.k else 'all')
     if c.judge_every: record |= dict(judged={i+1: round(h['validation'], 4) for i,h in enumerate(ctx.history) if 'validation' in h})
     write_json(record, path)
     for f in (Path(out)/'sources').glob(f'{path.stem}-*.pt'): f.unlink()

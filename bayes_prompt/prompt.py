@@ -28,7 +28,7 @@ class Backbone:
     name:str    # As given to `load_backbone`
     model:torch.nn.Module # In eval mode, no parameter requires a gradient
     tokenizer:object # A Hugging Face tokenizer
-    meter:Counter = field(default_factory=Counter, repr=False) # Sequences and tokens (prompt rows and padding included) that went through the encoder
+    meter:Counter = field(default_factory=Counter, repr=False) # Sequences and tokens (prompt rows and padding included) that went through the encoder, and seconds of runs that were resumed
     @property
     def embed(self)->torch.nn.Embedding: return self.model.get_input_embeddings() # `[V, H]`
     @property

@@ -32,9 +32,9 @@ def frame(
 )->pd.DataFrame: # One row per run: the configuration's keys, score, n, majority, collapsed, seconds, …
     "Records as a table"
     rows = []
-    for r in records:
-        s, v = r['scores'], r.get('validation')
-        rows.append(r['config'] | dict(metric=r['metric'], score=s[r['metric']], validation=v and v[r['metric']], n=s['n'], majority=s['majority'], collapsed=s['collapsed'], interval=s['interval'],
+    for r, t in [(r, t) for r in records for t in r.get('all_scores', {r['config']['target']: 0})]: # a row for each of several targets
+        s, v, metric = r.get('all_scores', {t: r['scores']})[t], r.get('validation') if t == r['config']['target'] else None, r.get('all_metrics', {t: r['metric']})[t]
+        rows.append(r['config'] | dict(target=t, metric=metric, score=s[metric], validation=v and v[metric], n=s['n'], majority=s['majority'], collapsed=s['collapsed'], interval=s['interval'],
                                        invalid=s['invalid'], trainable=r['trainable'], source_seconds=r['seconds']['source'], target_seconds=r['seconds']['target'],
                                        memory=r['peak_memory_mib'], **{f'cost_{k}': v for k,v in r.get('cost', {}).items()}, **{k: s.get(k) for k in ('nll', 'brier', 'ece')}, ratio=[h.get('ratio') for h in r['source_history']], predicted_ratio=r['predicted_ratio']))
     targets, methods = list(dict.fromkeys(r['target'] for r in rows)), [*NAMES, *(r['method'] for r in rows)]
@@ -46,6 +46,7 @@ def table(
     "Mean over seeds with Student's 95 % interval; beside it n, the majority rate and how many runs collapsed to one answer"
     def agg(g):
         m, lo, hi = mean_interval(g.score)
+        if twice := g.duplicated(['seed']).sum(): raise ValueError(f'{g.target.iloc[0]}, {g.method.iloc[0]}: expected one run per seed, got {twice} more; keep one configuration, as df[df.lr == .01]')
         return pd.Series(dict(metric=g.metric.iloc[0], n=g.n.iloc[0], majority=g.majority.iloc[0], seeds=len(g), mean=m, low=lo, high=hi, collapsed=int(g.collapsed.sum())))
     rows = [dict(target=t, method=m) | agg(g).to_dict() for (t, m), g in df.groupby(['target', 'method'], sort=False)]
     return pd.DataFrame(rows).set_index(['target', 'method'])
@@ -89,7 +90,7 @@ def plot(
     import matplotlib.pyplot as plt
     import seaborn as sns
     t, targets, methods = table(df), list(dict.fromkeys(df.target)), list(dict.fromkeys(df.method))
-    colours = dict(zip(methods, sns.color_palette('colorblind')))
+    colours = dict(zip(methods, sns.color_palette('colorblind' if len(methods) < 11 else 'husl', len(methods))))
     fig, (ax, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=[3, 2])
     for i, target in enumerate(targets):
         for j, m in enumerate(methods):

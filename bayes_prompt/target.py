@@ -120,6 +120,6 @@ def adapt(
         method = TargetPrompt(backbone, start.particles, prior, sigma, lr, lr_low, decompose)
     else: method = PromptTuning(backbone, start, lr)
     def batch(t): return [[examples[i] for i in batch_indices(len(examples), b, t, [seed, 7])]]
-    key = fingerprint(backbone.name, examples, type(method).__name__, prior, sigma, steps, b, lr, lr_low, decompose, seed, optimizer)
+    key = fingerprint(start.particles if isinstance(start, SourcePosterior) else start, backbone.name, examples, type(method).__name__, prior, sigma, steps, b, lr, lr_low, decompose, seed, optimizer)
     history = fit(method, batch, steps, optimizer, checkpoint=checkpoint, key=key, progress=progress)
     return Target(method.prompts()[0].detach(), method.trainable(), history)

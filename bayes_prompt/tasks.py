@@ -195,7 +195,7 @@ def _stsb(row, style):
     return dict(_answers=[str(round(x, 1)) if style == 'attempt' else f'{np.round(np.float32(x)*5)/5:.1f}'])
 def _e2e(row, style): return dict(line=' | '.join(f'{k.strip()} : {v}' for k,v in re.findall(r'([^,\[\]][^\[\]]*)\[([^\]]*)\]', row['meaning_representation'])), _answers=[row['human_reference']] if row.get('human_reference') else [], _same=row['meaning_representation'])
 def _webnlg(row, style):
-    target = [row['target']] if row.get('target') else []
+    target = [row['target']] if row.get('target') else list(row.get('references') or [])[:1]
     return dict(line=' '.join('| ' + ' : '.join(t.split(' | ', 2)) for t in row['input']), _answers=target, _golds=list(row.get('references') or target), _train=target)
 
 # %% ../nbs/10_tasks.ipynb #c020
@@ -298,6 +298,7 @@ def _own_task(path, name, d):
     if not isinstance(d, dict): raise wrong(f'expected a table, as [{name}], got {d!r}')
     for k in d:
         if k not in _KEYS: raise wrong(f'no key {k!r}; the nearest is {difflib.get_close_matches(k, _KEYS, 1, 0)[0]!r}')
+    if not re.fullmatch(r'[\w.-]+', name): raise wrong('expected a name of letters, digits, _, . and -, as it names files')
     if ('template' in d) == ('fields' in d): raise wrong('expected fields = ["column", …] or template = "… {column} …", one of them')
     types = dict(template=str, label=str, file=str, metric=str, about=str, fields=list, labels=(list, dict), grid=list, max_src=int, max_tgt=int)
     for k,v in d.items():

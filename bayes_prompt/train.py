@@ -7,7 +7,8 @@ __all__ = ['OPTIMIZERS', 'PromptMethod', 'PromptTuning', 'make_optimizer', 'line
            'label_probabilities', 'predict', 'evaluate']
 
 # %% ../nbs/14_train.ipynb #c004
-import difflib, os
+import difflib, os, time
+from collections import Counter
 from pathlib import Path
 import torch
 from torch import Tensor
@@ -111,7 +112,8 @@ def fit(
     patience:int=0, # Stop after so many scores without a better one; 0 for never
 )->list: # One dict per step: what `backward` logged, and `validation` where it was scored
     "Train a method; deterministic, and resumed exactly where it was"
-    opt, history, best, stale = make_optimizer(method, optimizer), [], None, 0
+    opt, history, best, stale, t0, meter = make_optimizer(method, optimizer), [], None, 0, time.perf_counter(), method.backbone.meter
+    before = Counter(meter)
     params = [p for ps, _ in method.groups().values() for p in ps]
     sched = torch.optim.lr_scheduler.LambdaLR(opt, linear_schedule(steps, warmup))
     if checkpoint and Path(checkpoint).exists():
@@ -121,7 +123,11 @@ def fit(
             for p, q in zip(params, s['params']): p.copy_(q)
         opt.load_state_dict(s['optimizer']); sched.load_state_dict(s['schedule'])
         history, best, stale = s['history'], s['best'], s['stale']
-    def save(): save_atomic(dict(key=key, params=[p.detach() for p in params], optimizer=opt.state_dict(), schedule=sched.state_dict(), history=history, best=best, stale=stale), checkpoint)
+        meter.update(s['spent']) # a ledger counts what the killed run spent
+    def save():
+        spent = {k: meter[k] - before[k] for k in ('sequences', 'tokens', 'seconds')}
+        spent['seconds'] += time.perf_counter() - t0
+        save_atomic(dict(key=key, spent=spent, params=[p.detach() for p in params], optimizer=opt.state_dict(), schedule=sched.state_dict(), history=history, best=best, stale=stale), checkpoint)
     bar = tqdm(range(len(history), steps), desc=progress, disable=not progress, initial=len(history), total=steps, leave=False)
     for t in bar:
         if patience and stale >= patience: break

@@ -193,6 +193,12 @@ def test_a_wrong_file_of_your_own_gets_a_sentence(csv, kw, message, tmp_path):
     with pytest.raises(ValueError, match=message) as e: own(tmp_path, csv, **kw)
     assert '\n' not in str(e.value)
 
+def test_a_folder_of_hub_tasks_leaves_the_package_its_own(hotels):
+    assert load_task('spam', data_dir=HUB).source == 'mini' and load_task('rte', data_dir=HUB).source == str(HUB)
+    add_tasks(hotels)
+    assert load_task('hotels', data_dir=HUB).source == str(hotels.parent)
+    with pytest.raises(ValueError, match='no folder'): load_task('spam', data_dir='/nowhere')
+
 def test_what_was_split_and_cut_is_in_the_record(tmp_path):
     r = run(SMALL, tmp_path, progress=False, method='pt', target='rte', k=2, data_dir=str(HUB))
     d = load_task('rte', data_dir=HUB)
@@ -227,7 +233,7 @@ def test_a_task_of_your_own_runs_through_every_method(method, hotels, tmp_path):
     assert load_task('hotels').train[1] == ('hotels Pell Inn: soup 1 train', 'good')
 
 @pytest.mark.parametrize('content,message', [
-    ('{"hotels": {"fields": ["review"], "lables": ["a"]}}', "nearest is 'labels'"), ('{"hotels": {"labels": ["a"]}}', 'one of them'), ('{"hotels": 3}', 'expected a table'), ('{', 'cannot be read'),
+    ('{"hotels": {"fields": ["review"], "lables": ["a"]}}', "nearest is 'labels'"), ('{"hotels": {"labels": ["a"]}}', 'one of them'), ('{"hotels": 3}', 'expected a table'), ('{"a/b": {"fields": ["review"]}}', 'names files'), ('{', 'cannot be read'),
     ('{"movie": {"fields": ["review"], "labels": ["a", "b"]}}', 'choose another name')])
 def test_a_wrong_file_of_tasks_gets_a_sentence(content, message, tmp_path):
     f = tmp_path/'t.json'

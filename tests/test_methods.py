@@ -80,7 +80,7 @@ def test_names_of_records_stay_while_later_options_are_unused(tmp_path):
     assert run({k: v for k, v in r['config'].items()}, tmp_path) == r
 
 @pytest.mark.parametrize('change,message', [(dict(targets=['movie']), 'further tasks'), (dict(targets=['amazon']), 'among its own sources'), (dict(full=False, decompose=False), 'something to train'),
-    (dict(noise=True), 'optimizer "sgd"'), (dict(blocks='rows'), "nearest is"), (dict(patience=-1), '0 or more'), (dict(targets=['spma']), "nearest is 'spam'")])
+    (dict(method='spot', top=3), 'at most the number of source tasks'), (dict(noise=True), 'optimizer "sgd"'), (dict(blocks='rows'), "nearest is"), (dict(patience=-1), '0 or more'), (dict(targets=['spma']), "nearest is 'spam'")])
 def test_wrong_options_get_a_sentence(change, message):
     with pytest.raises(ValueError, match=message) as e: make_config(SMALL, **change)
     assert '\n' not in str(e.value)
@@ -130,3 +130,82 @@ def test_the_method_of_contributing_runs(monkeypatch, tmp_path):
     monkeypatch.setitem(METHODS, 'scaled', names['scaled'])
     r = run(SMALL, tmp_path, method='scaled', steps=8, lr=.1)
     assert r['trainable'] == 1 and len(set(r['loss'])) > 1 and r['cost']['source_tokens'] > 0
+
+def test_a_changed_task_of_your_own_is_another_run(tmp_path):
+    from bayes_prompt.tasks import TASKS
+    def go(labels, n=30):
+        (tmp_path/'t.json').write_text(json.dumps(dict(mine=dict(fields=['text'], labels=labels))))
+        (tmp_path/'mine.csv').write_text('text,label\n' + ''.join(f'text {i},{i % 2}\n' for i in range(n)))
+        try: return run(SMALL, tmp_path/'out', method='pt', tasks=str(tmp_path/'t.json'), target='mine', sources=['spam'])
+        finally: TASKS.pop('mine')
+    a, b, c = go(['no', 'yes']), go(['bad', 'good']), go(['no', 'yes'], 40)
+    assert len({x['scores']['nll'] for x in (a, b, c)}) == 3 and go(['no', 'yes'], 40) == c and len(list((tmp_path/'out').glob('*.json'))) == 3
+
+def test_lengths_of_their_own_are_not_one_length(tmp_path):
+    "max_src=0 with tasks of different limits has another name than the target's limit for all"
+    runs = [run(SMALL, tmp_path, method='pt', target='movie', sources=['superglue-cb'], max_src=n) for n in (0, 40)]
+    assert len(list(tmp_path.glob('*.json'))) == 2 and runs[0]['scores'] == runs[1]['scores']
+
+@pytest.mark.parametrize('method', ['pt', 'attempt', 'lora', 'adapters', 'hyperformer', 'hyperdecoder'])
+def test_seeds_draw_the_start_of_what_is_trained(method, tmp_path):
+    "Also with all examples and one fixed batch, two seeds are two runs"
+    starts = []
+    for seed in (0, 1):
+        ctx = Context(make_config(SMALL, method=method, seed=seed, steps=1), tmp_path, False)
+        ctx.fit = lambda m: starts.append([p.detach().clone() for ps, _ in m.groups().values() for p in ps]) or m
+        METHODS[method](ctx)
+    assert any(not torch.equal(a, b) for a, b in zip(*starts))
+
+def test_a_stage_is_found_again_with_other_threads(tmp_path):
+    before, n = torch.get_num_threads(), []
+    try:
+        for t in (1, 2):
+            torch.set_num_threads(t)
+            n.append(Context(make_config(SMALL), tmp_path, False).weights)
+    finally: torch.set_num_threads(before)
+    assert n[0] == n[1]
+
+def test_the_ledger_of_merge_and_mpt(tmp_path):
+    width = experiment._backbone('tiny-t5', 'cpu').width
+    merge, mpt = run(SMALL, tmp_path, method='merge')['cost'], run(SMALL, tmp_path, method='mpt')['cost']
+    assert merge['source_steps'] == 2*3 and merge['total'] == 3*4*width
+    assert mpt['source_steps'] == 2*3 + 3 and mpt['total'] == 2*4*width + 4*width + 2*(4 + width) + 4*width + 4 + width
+
+def test_a_resumed_source_stage_counts_all_its_tokens(tmp_path, monkeypatch):
+    cfg = SMALL | dict(method='vanilla', source_steps=30)
+    whole = run(cfg, tmp_path/'a')['cost']
+    real, seen = experiment.learn_posterior, []
+    def dies(*args, **kw):
+        if seen: return real(*args, **kw)
+        seen.append(1)
+        from bayes_prompt.source import SourceSVGD
+        backward = SourceSVGD.backward
+        def stop(self, batch, step):
+            if step == 27: raise KeyboardInterrupt
+            return backward(self, batch, step)
+        with monkeypatch.context() as m:
+            m.setattr(SourceSVGD, 'backward', stop)
+            return real(*args, **kw)
+    monkeypatch.setattr(experiment, 'learn_posterior', dies)
+    with pytest.raises(KeyboardInterrupt): run(cfg, tmp_path/'b')
+    again = run(cfg, tmp_path/'b')['cost']
+    assert again['source_tokens'] == whole['source_tokens'] and again['target_tokens'] == whole['target_tokens']
+
+def test_spot_spends_no_more_steps_than_others(tmp_path): assert run(SMALL, tmp_path, method='spot', steps=1)['cost']['target_steps'] == 1
+
+def test_several_targets_reach_the_table(tmp_path):
+    from bayes_prompt.results import frame, plot, table
+    df = frame([run(SMALL, tmp_path, method='pt', targets=['movie_score'])])
+    assert list(df.target) == ['movie', 'movie_score'] and list(df.metric) == ['accuracy', 'pearson']
+    with pytest.raises(ValueError, match='one run per seed'): table(frame([run(SMALL, tmp_path, method='pt', lr=lr) for lr in (.1, .2)]))
+    plot(frame([run(SMALL, tmp_path, method=m) for m in METHODS]))
+
+def test_a_checkpoint_of_another_start_is_refused(tmp_path):
+    from bayes_prompt.target import adapt
+    ctx = Context(make_config(SMALL), tmp_path, False)
+    adapt(ctx.backbone, ctx.train['movie'], ctx.start(0), steps=1, checkpoint=tmp_path/'s.pt')
+    with pytest.raises(ValueError, match='another run'): adapt(ctx.backbone, ctx.train['movie'], ctx.start(1), steps=1, checkpoint=tmp_path/'s.pt')
+
+def test_lists_on_the_command_line():
+    from bayes_prompt.cli import parse_changes
+    assert parse_changes(['targets=tweets,nyt', 'sources=spam']) == dict(targets=['tweets', 'nyt'], sources=['spam'])
