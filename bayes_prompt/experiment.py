@@ -61,7 +61,7 @@ class Config:
     sigma:float = 16. # Width of the prior, in the units of the embeddings
     steps:int = 20 # Steps on the target
     batch:int = 8 # Examples in a step on the target
-    lr:float = .01 # Learning rate on the target; `finetune` needs about 1e-4
+    lr:float = .01 # Learning rate of prompts on the target
     lr_low:float = .01 # Learning rate of u and v
     decompose:bool = True # Train u and v beside the full matrix
     optimizer:str = 'adam' # Of both stages

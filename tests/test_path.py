@@ -164,7 +164,7 @@ def test_a_folder_without_permission(tmp_path):
     (dict(m=0), 'at least 1'), (dict(backbone='minni'), "nearest known name is 'mini'"), (dict(prior='meen'), "nearest is 'mean'"), (dict(kappa=9), 'number of source tasks'), (dict(backbone='tiny-t5', length=10**5), 'shorter prompt'), (dict(kernel='rbff'), "nearest is 'rbf'"),
     (dict(seed=-1), '0 or more'), (dict(lr=float('inf')), 'finite'), (dict(sources=['nyt', 'nyt']), 'different tasks'), (dict(device='cudda'), 'not available'), (dict(max_src=3), 'at least 8 tokens'),
    
-    (dict(data_dir='/nowhere'), 'no data of task')])
+    (dict(data_dir='/nowhere'), 'no folder')])
 def test_bad_input_is_one_sentence(bad, said, tmp_path):
     args = [f'{k}={json.dumps(v)}' for k, v in (dict(backbone='mini', source_steps=2, steps=2) | bad).items()]
     with pytest.raises(SystemExit) as e: bp_run([args[0], '--out', str(tmp_path), *args[1:]])
@@ -184,7 +184,7 @@ def test_other_data_under_the_same_names_is_another_posterior(bb, tmp_path):
     assert a['source_history'] != b['source_history']
 
 def test_a_run_that_ends_in_nonsense_is_no_result(bb, tmp_path):
-    with pytest.raises(ValueError, match='finite'): run(small(bb, method='finetune', optimizer='sgd', lr=1e38, steps=2), tmp_path)
+    with pytest.raises(ValueError, match='finite'): run(small(bb, method='finetune', optimizer='sgd', lr_weights=1e38, steps=2), tmp_path)
     assert not list(tmp_path.glob('*.json'))
 
 @pytest.mark.parametrize('text', [None, '', ' '])
