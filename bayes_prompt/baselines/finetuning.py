@@ -6,21 +6,15 @@
 __all__ = ['FineTuning']
 
 # %% ../../nbs/30_finetuning.ipynb #c004
-import copy
-from dataclasses import replace
-import torch
-from ..prompt import Backbone, loss_and_grad
-from ..train import PromptMethod
+from ..prompt import Backbone
+from ..train import WeightMethod
 
-# %% ../../nbs/30_finetuning.ipynb #c007
-class FineTuning(PromptMethod):
+# %% ../../nbs/30_finetuning.ipynb #c006
+class FineTuning(WeightMethod):
     "All weights of a copy of the backbone"
     def __init__(self,
         backbone:Backbone, # Left untouched
         lr:float=3e-4, # Learning rate
     ):
-        super().__init__(replace(backbone, model=copy.deepcopy(backbone.model).requires_grad_(True)))
-        self.lr = lr
-    def groups(self): return {'weights': (list(self.backbone.model.parameters()), self.lr)}
-    def prompts(self): return torch.zeros(1, 0, self.backbone.width, device=self.backbone.device)
-    def backward(self, batch, step): return dict(loss=loss_and_grad(self.backbone, self.prompts(), batch)[0].mean().item())
+        super().__init__(backbone, lr)
+        self.free = {'weights': list(self.backbone.model.requires_grad_(True).parameters())}

@@ -6,13 +6,12 @@
 __all__ = ['adapt', 'HyperNetwork', 'HyperMethod', 'TaskAdapters', 'HyperFormer', 'InputAdapters', 'HyperDecoder']
 
 # %% ../../nbs/36_hyper.ipynb #c004
-import copy, difflib
-from dataclasses import replace
+import difflib
 from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn
 from ..prompt import Backbone, PromptFunction
-from ..train import PromptMethod
+from ..train import WeightMethod
 
 # %% ../../nbs/36_hyper.ipynb #c009
 def adapt(
@@ -51,11 +50,10 @@ class HyperNetwork(nn.Module):
 
 def _sublayers(stack, kinds): return [m for n, m in stack.named_modules() if n.endswith(kinds)]
 
-class HyperMethod(PromptMethod):
+class HyperMethod(WeightMethod):
     "A copy of the backbone with a module `hyper` that acts through hooks; a prompt of no rows"
     def __init__(self, backbone, lr):
-        super().__init__(replace(backbone, model=copy.deepcopy(backbone.model).requires_grad_(False)))
-        self.lr = lr
+        super().__init__(backbone, lr)
         self.stacks = self.backbone.model.get_encoder(), self.backbone.model.get_decoder()
         self.ends = [_sublayers(s, ('.DenseReluDense', '.fc2')) for s in self.stacks] # feed-forward
         self.attentions = [_sublayers(s, ('.SelfAttention', '.self_attn')) for s in self.stacks]
