@@ -52,9 +52,11 @@ def bp_demo(
         if seeds < 1: raise ValueError(f'seeds: expected at least 1, got {seeds}')
         os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # two spinning threads beside a busy neighbour are many times slower than one
         print('loading torch and the backbone …', flush=True)
+        import torch
         from bayes_prompt.experiment import check_out, make_config, run
         from bayes_prompt.results import differences, frame, plot, show, table
         check_out(out)
+        print(f'{torch.get_num_threads()} threads; beside another busy process OMP_NUM_THREADS=1 is faster', flush=True)
         todo = [make_config(c) for c in demo_configs(1 if quick else seeds, backbone=backbone, device=device, **(QUICK if quick else {}))]
         records = []
         for i, c in enumerate(todo):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from .metrics import calibration, evaluate_predictions
-from .prompt import Backbone, generate, label_scores, loss_and_grad
+from .prompt import Backbone, generate, label_scores, loss_and_grad, within_memory
 
 # %% ../nbs/14_train.ipynb #c009
 class PromptMethod:
@@ -63,7 +63,7 @@ class WeightMethod(PromptMethod):
         backbone:Backbone, # Left untouched
         lr:float=3e-4, # Learning rate
     ):
-        super().__init__(replace(backbone, model=copy.deepcopy(backbone.model).requires_grad_(False)))
+        super().__init__(replace(backbone, model=copy.deepcopy(backbone.model).requires_grad_(False), engine=None)) # an engine is for frozen weights
         self.lr, self.free = lr, {}
     def groups(self): return {name: (ps, self.lr) for name, ps in self.free.items()}
     def prompts(self): return torch.zeros(1, 0, self.backbone.width, device=self.backbone.device)
@@ -144,8 +144,10 @@ def fit(
     bar = tqdm(range(len(history), steps), desc=progress, disable=not progress, initial=len(history), total=steps, leave=False)
     for t in bar:
         if patience and stale >= patience: break
-        opt.zero_grad()
-        log = method.backward(batch(t), t)
+        def gradients():
+            opt.zero_grad()
+            return method.backward(batch(t), t)
+        log = within_memory(method.backbone, gradients)
         if not all(torch.isfinite(torch.tensor(v)) for v in log.values()):
             raise ValueError(f'step {t}: {log} is not finite; expected finite numbers; use a lower learning rate')
         opt.step(); sched.step()
@@ -171,7 +173,7 @@ def label_probabilities(
     choices, # C verbalised labels
 )->Tensor: # `[N, C]`
     "Probabilities among the verbalised labels, averaged over the prompts"
-    return label_scores(backbone, prompts.detach(), examples, list(choices)).softmax(-1).mean(0)
+    return within_memory(backbone, lambda: label_scores(backbone, prompts.detach(), examples, list(choices))).softmax(-1).mean(0)
 
 def predict(
     backbone:Backbone,
@@ -183,7 +185,7 @@ def predict(
     "The most probable verbalised label under the average of the prompts' probabilities, or greedy text (one prompt only)"
     if not choices:
         if len(prompts) != 1: raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, or give choices to rank')
-        return generate(backbone, prompts if callable(prompts) else prompts[0].detach(), examples, max_new_tokens)
+        return within_memory(backbone, lambda: generate(backbone, prompts if callable(prompts) else prompts[0].detach(), examples, max_new_tokens))
     return [choices[i] for i in label_probabilities(backbone, prompts, examples, choices).argmax(-1).tolist()]
 
 def evaluate(

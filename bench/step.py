@@ -3,188 +3,262 @@
     pip install -c constraints.txt -e . && python bench/step.py [--shape t5-small] [--rounds 5]
 
 Random weights (speed does not depend on them), float32, one pinned thread, CPU seconds (`time.process_time`), contenders interleaved in one run, medians
-over rounds. Before anything is timed all contenders' losses and gradients are compared. Memory is each contender's own growth of the peak of resident
-memory over one step, in a process of its own. Writes `results/bench/step-<shape>.json` and `.md`.
+over rounds; a ratio is the median of the rounds' ratios. Before anything is timed, losses and gradients of all contenders are compared. Memory is each
+contender's own growth of the peak of resident memory over one step, in a process of its own. On a GPU (`--device cuda`) weights are bfloat16, time is
+the wall's around a synchronised step, and memory is the device's. Writes `results/bench/step-<name>.json` and `.md`.
 """
 import os, sys
-core = max(os.sched_getaffinity(0))
-os.sched_setaffinity(0, {core})  # before any library starts its threads
-os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', HF_HUB_OFFLINE='1')
+if 'cuda' not in sys.argv:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before any library starts its threads
+    os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+os.environ['HF_HUB_OFFLINE'] = '1'
 
-import argparse, copy, importlib.metadata, json, platform, resource, statistics, subprocess, time, warnings
+import argparse, copy, importlib.metadata, json, platform, statistics, subprocess, time, warnings
 from pathlib import Path
-import torch
+import torch, torch.nn.functional as F
 from tqdm import tqdm
 
-from bayes_prompt.prompt import Backbone, Example, init_prompts, label_ids, label_scores, load_backbone, loss_and_grad
+from bayes_prompt.packed import Attend, Norm, Packed
+from bayes_prompt.prompt import Backbone, Example, init_prompts, label_ids, label_scores, load_backbone, loss_and_grad, prompt_losses, token_budget
 
 warnings.filterwarnings('ignore')
-torch.set_num_threads(1)
-SHAPES = {'t5-small': dict(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8), 't5-base': dict(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)}
+SHAPES = {'t5-small': dict(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8), 't5-base': dict(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12),
+          'tiny-t5': {}, 'mini': {}}
 MIXED = (24, 32, 41, 50, 166, 256)  # input lengths of six tasks' examples
 CHOICES = ['negative', 'positive']
 
 
-def backbone(shape):
+def backbone(shape, device='cpu'):
     from transformers import T5Config, T5ForConditionalGeneration
+    dtype = torch.bfloat16 if device == 'cuda' else torch.float32
+    if not SHAPES[shape]: return load_backbone(shape, device, dtype)
     tok = load_backbone('tiny-t5').tokenizer
-    if shape == 'mini': return load_backbone('mini')
     torch.manual_seed(0)
     model = T5ForConditionalGeneration(T5Config(vocab_size=32128, pad_token_id=tok.pad_token_id, eos_token_id=tok.sep_token_id, decoder_start_token_id=tok.pad_token_id, **SHAPES[shape]))
-    return Backbone(shape, model.requires_grad_(False).eval(), tok)
+    model = model.requires_grad_(False).eval().to(device, dtype)
+    return Backbone(shape, model, tok, budget=token_budget(model.config, torch.cuda.mem_get_info()[0], 2) if device == 'cuda' else 1024)
 
 def examples(bb, lengths, seed=0):
     "Random inputs of given lengths, each with a label"
     g = torch.Generator().manual_seed(seed)
     labels = label_ids(bb, CHOICES)
-    return [Example(tuple(torch.randint(1000, 20000, (n,), generator=g).tolist()), labels[i % 2]) for i, n in enumerate(lengths)]
+    return [Example(tuple(torch.randint(1000, min(20000, bb.embed.num_embeddings), (n,), generator=g).tolist()), labels[i % 2]) for i, n in enumerate(lengths)]
 
-def peft_model(bb, length, train=False):
-    "PEFT's prompt tuning on the same model; one prompt, as one fits an encoder–decoder"
+def uniform(n, lo, hi, seed=1): return torch.randint(lo, hi+1, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+def peft_model(bb, x, train=False):
+    "PEFT's prompt tuning on the same model; one prompt, as one fits an encoder–decoder. Its prompt"
     from peft import PromptTuningConfig, get_peft_model
-    m = get_peft_model(copy.deepcopy(bb.model) if train else bb.model, PromptTuningConfig(task_type='SEQ_2_SEQ_LM', num_virtual_tokens=length, num_transformer_submodules=1))
-    return m.train(train)
+    m = get_peft_model(copy.deepcopy(bb.model) if train else bb.model, PromptTuningConfig(task_type='SEQ_2_SEQ_LM', num_virtual_tokens=x.shape[1], num_transformer_submodules=1)).to(bb.device).train(train)
+    weight, = [p for p in m.parameters() if p.requires_grad]
+    with torch.no_grad(): weight.copy_(x[0])
+    return m, weight
 
 def padded(bb, exs):
     n = max(len(e.ids) for e in exs)
-    pad = bb.tokenizer.pad_token_id or 0
-    ids = torch.tensor([list(e.ids) + [pad]*(n-len(e.ids)) for e in exs])
-    mask = torch.tensor([[1]*len(e.ids) + [0]*(n-len(e.ids)) for e in exs])
-    return ids, mask
+    ids = torch.tensor([list(e.ids) + [bb.tokenizer.pad_token_id or 0]*(n-len(e.ids)) for e in exs])
+    return dict(input_ids=ids.to(bb.device), attention_mask=torch.tensor([[1]*len(e.ids) + [0]*(n-len(e.ids)) for e in exs]).to(bb.device))
 
 def peft_step(bb, x, batches, train=False):
     "M particles one after the other, each with one padded batch of all tasks: what `for p in particles: loss.backward()` does"
-    model, exs = peft_model(bb, x.shape[1], train), [e for b in batches for e in b]
-    ids, mask = padded(bb, exs)
-    labels = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.labels) for e in exs], True, -100)
-    weight, = [p for p in model.parameters() if p.requires_grad]
+    (model, weight), exs = peft_model(bb, x, train), [e for b in batches for e in b]
+    batch = padded(bb, exs) | dict(labels=torch.tensor([e.labels for e in exs]).to(bb.device)) # labels have one length: the mean over tokens is that over examples
     def step():
         losses, grads = [], []
         for p in x:
             with torch.no_grad(): weight.copy_(p)
             weight.grad = None
-            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss  # labels have one length: the mean over tokens is that over examples
+            loss = model(**batch).loss
             (loss*len(exs)).backward()
-            losses.append(loss.item()); grads.append(weight.grad.clone())
-        return torch.tensor(losses), torch.stack(grads)
+            losses.append(loss.detach()); grads.append(weight.grad.clone())
+        return torch.stack(losses).float().cpu(), torch.stack(grads)
     return step
 
-def ours_step(bb, x, batches, budget=1024):
+def padded_step(bb, x, batches):
+    "All M·K sequences in one padded forward pass, in plain transformers"
     def step():
-        l, g = loss_and_grad(bb, x, batches, weights=[len(b) for b in batches], budget=budget)
-        return (l*torch.tensor([len(b) for b in batches])).sum(1)/sum(map(len, batches)), g
+        p = x.clone().requires_grad_()
+        l = prompt_losses(bb, p, [e for b in batches for e in b])
+        l.sum().backward()
+        return l.detach().mean(1).cpu(), p.grad
     return step
+
+def ours(bb, x, batches):
+    size = torch.tensor([len(b) for b in batches])
+    def step():
+        l, g = loss_and_grad(bb, x, batches, weights=size)
+        return (l*size).sum(1)/size.sum(), g
+    return step
+
+class Folded(Packed):
+    "Weights of the encoder's norms multiplied into the next matrices, and one matrix for queries, keys and values: advised often, measured here"
+    def __init__(self, model):
+        super().__init__(model)
+        self.qkv, self.ff, self.one = {}, {}, torch.ones((), dtype=model.dtype, device=model.device)
+        for b in model.encoder.block:
+            a, f = b.layer
+            self.qkv[a] = torch.cat([getattr(a.SelfAttention, n).weight for n in 'qkv'])*a.layer_norm.weight
+            self.ff[f] = f.DenseReluDense.wi.weight*f.layer_norm.weight
+    def self_attention(self, x, layer, bias, ranges):
+        if layer not in self.qkv: return super().self_attention(x, layer, bias, ranges)
+        return x + layer.SelfAttention.o(Attend.apply(*F.linear(Norm.apply(x, self.one, layer.layer_norm.variance_epsilon), self.qkv[layer]).chunk(3, 1), bias, ranges))
+    def feed_forward(self, x, layer):
+        if layer not in self.ff: return super().feed_forward(x, layer)
+        return x + layer.DenseReluDense.wo(F.linear(Norm.apply(x, self.one, layer.layer_norm.variance_epsilon), self.ff[layer]).relu_())
+
+def with_engine(step, engine):
+    from dataclasses import replace
+    return lambda bb, *a: step(replace(bb, engine=engine(bb.model)), *a)
 
 def peft_eval(bb, x, exs):
-    model = peft_model(bb, x.shape[1])
-    with torch.no_grad(): [p for p in model.parameters() if p.requires_grad][0].copy_(x[0])
+    "Greedy generation of as many tokens as a label has, in batches of 32"
+    model, n = peft_model(bb, x)[0], len(exs[0].labels)
+    @torch.no_grad()
     def step():
-        with torch.no_grad():
-            for i in range(0, len(exs), 32):
-                ids, mask = padded(bb, exs[i:i+32])
-                model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+        for i in range(0, len(exs), 32): model.generate(**padded(bb, exs[i:i+32]), max_new_tokens=n, min_new_tokens=n, do_sample=False)
     return step
 
 def ours_eval(bb, x, exs): return lambda: label_scores(bb, x[:1], exs, CHOICES)
 
-def uniform(n, lo, hi, seed=1): return torch.randint(lo, hi+1, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-def jobs(shape):
+def jobs(shape, device='cpu'):
     "name -> (contenders: name -> function that gives a step, the shared arguments)"
-    bb = backbone(shape)
-    length = 100 if shape != 'mini' else 20
+    bb, length = backbone(shape, device), 100 if 't5-' in shape else 20
     x = init_prompts(bb, 5, length, seed=0)
     one = lambda lens: [[e] for e in examples(bb, lens)]
-    step = {'PEFT loop': peft_step, 'PEFT loop, train mode': lambda *a: peft_step(*a, train=True), 'one padded forward': padded_step, 'ours': ours_step}
-    target = {k: v for k, v in step.items() if k in ('PEFT loop', 'ours')}
-    return {
-        'source step, mixed lengths': (step, (bb, x, one(MIXED))),
-        'source step, uniform lengths': (step, (bb, x, one(uniform(6, 64, 128)))),
-        'target step, batch 32': (target, (bb, x[:1], [examples(bb, uniform(32, 16, 128))])),
-        'evaluation, 64 examples': ({'PEFT generate': peft_eval, 'ours': ours_eval}, (bb, x, examples(bb, uniform(64, 16, 128)))),
+    two = [[a, b] for a, b in zip(examples(bb, MIXED), examples(bb, [round(n*f) for n, f in zip(MIXED, (1.4, .7, 1.3, .8, .75, .9))], seed=1))]
+    engines = {'packed, keys and values made': lambda m: Packed(m, absorb=False), 'packed': Packed, 'packed and folded': Folded} if bb.model.config.model_type == 't5' else {}
+    steps = {'PEFT loop': peft_step, 'PEFT loop, train mode': lambda *a: peft_step(*a, train=True), 'one padded forward': padded_step, 'plain': ours}
+    steps |= {k: with_engine(ours, e) for k, e in engines.items()}
+    few = {k: v for k, v in steps.items() if k in FEW}
+    ranked = {'PEFT generate': peft_eval, 'PEFT generate, sorted by length': lambda b, x, exs: peft_eval(b, x, sorted(exs, key=lambda e: len(e.ids))), 'plain': ours_eval}
+    if engines: ranked['packed'] = with_engine(ours_eval, Packed)
+    out = {
+        'source step, mixed lengths': (steps, (bb, x, one(MIXED))),
+        'source step, mixed lengths, two examples a task': (few, (bb, x, two)),
+        'source step, uniform lengths': (steps, (bb, x, one(uniform(6, 64, 128)))),
+        'source step, mixed lengths, M=15': (few, (bb, init_prompts(bb, 15, length, seed=0), one(MIXED))),
+        'target step, batch 32': (few, (bb, x[:1], [examples(bb, uniform(32, 16, 128))])),
+        'evaluation, 64 examples': (ranked, (bb, x, examples(bb, uniform(64, 16, 128)))),
     }
+    return out if shape != 't5-base' or device != 'cpu' else {k: (few, out[k][1]) for k in list(out)[:1]}  # a step takes minutes here
+MEMORY_ONLY = 'M=15'  # a job that is not timed
+FEW = ('PEFT loop', 'plain', 'packed')
 
-def padded_step(bb, x, batches):
-    "All M·K sequences in one padded forward pass, in plain transformers"
-    from bayes_prompt.prompt import prompt_losses
-    exs = [e for b in batches for e in b]
-    def step():
-        p = x.clone().requires_grad_()
-        l = prompt_losses(bb, p, exs)
-        l.sum().backward()
-        return l.detach().mean(1), p.grad
-    return step
-
-def clock(f):
-    t = time.process_time()
+def clock(f, device='cpu'):
+    if device == 'cpu':
+        t = time.process_time()
+        f()
+        return time.process_time() - t
+    torch.cuda.synchronize()
+    t = time.perf_counter()
     f()
-    return time.process_time() - t
+    torch.cuda.synchronize()
+    return time.perf_counter() - t
 
-def flops(bb, x, batches):
-    "Necessary floating-point operations of a step: forward and the backward pass through activations, on unpadded tokens"
-    if not hasattr(bb.model, 'encoder') or not hasattr(bb.model.config, 'd_ff'): return None
-    c = bb.model.config
-    proj, attend = 4*c.d_model*c.num_heads*c.d_kv + 2*c.d_model*c.d_ff, c.num_heads*c.d_kv
-    total = 0
-    for e in [e for b in batches for e in b]:
-        t, l = len(e.ids) + x.shape[1], len(e.labels)
-        total += 4*c.num_layers*(t*proj + 2*t*t*attend)  # encoder: 2 a multiply-add, twice for the backward pass
-        total += 4*c.num_layers*(l*(proj + 2*c.d_model*attend) + 2*t*c.d_model*attend + 2*l*(l + t)*attend) + 4*l*c.d_model*c.vocab_size
-    return total*len(x)
+def flops(c, m, length, sizes):
+    "Floating-point operations that a step of m prompts on examples of (T, L) tokens needs at least, for a T5 of configuration c: forward and the backward pass through activations, unpadded tokens, label tokens in the head, the cheaper cross-attention"
+    w, inner, maps, products = c.d_model, c.num_heads*c.d_kv, 0, 0 # multiply-adds of one forward pass, with frozen matrices and of two activations
+    for t, l in sizes:
+        t += length
+        maps += c.num_layers*((t + l)*(4*w*inner + 2*w*c.d_ff) + 2*l*w*inner) + l*w*c.vocab_size
+        made, absorbed = (2*t*w*inner, 2*l*t*inner), (2*l*w*inner, 2*l*c.num_heads*w*t)
+        more = min(made, absorbed, key=lambda o: 4*o[0] + 6*o[1])
+        maps, products = maps + c.num_layers*more[0], products + c.num_layers*(2*(t*t + l*l)*inner + more[1])
+    return (4*maps + 6*products)*m  # a multiply-add is two; back through a frozen matrix costs as much as forward, back through a product twice as much
 
-def peak():
-    a, b = torch.randn(1000, 512), torch.randn(512, 2048)
-    for _ in range(5): a @ b
-    t = time.process_time()
-    for _ in range(50): a @ b
-    return 50*2*1000*512*2048/(time.process_time() - t)
+def needed(bb, x, batches): return flops(bb.model.config, *x.shape[:2], [(len(e.ids), len(e.labels)) for b in batches for e in b]) if bb.model.config.model_type == 't5' else None
 
-def memory(shape, job, name):
-    "MiB that one step adds to the peak, in a process of its own"
-    out = subprocess.run([sys.executable, __file__, '--shape', shape, '--memory', job, name], capture_output=True, text=True)
+def peak(device='cpu'):
+    "The rate of matrix multiplication, FLOP/s"
+    n = (1000, 512, 2048) if device == 'cpu' else (8192, 8192, 8192)
+    a, b = [torch.randn(s, device=device, dtype=torch.float32 if device == 'cpu' else torch.bfloat16) for s in (n[:2], n[1:])]
+    def many():
+        for _ in range(50): a @ b
+    many()
+    return 50*2*n[0]*n[1]*n[2]/clock(many, device)
+
+def resident(key): return next(int(l.split()[1]) for l in Path('/proc/self/status').read_text().splitlines() if l.startswith(key))*2**10
+
+def step_memory(contender, args, device='cpu'):
+    "MiB that one step adds to the peak of this process, after a step of one prompt of two rows on one example has loaded what is loaded once"
+    bb, x, data = args
+    contender(bb, x[:1, :2], [data[0][:1]] if isinstance(data[0], list) else data[:1])()
+    step = contender(*args)
+    if device == 'cuda': torch.cuda.reset_peak_memory_stats()
+    else: Path('/proc/self/clear_refs').write_text('5')  # forget the peak of loading
+    now, most = (torch.cuda.memory_allocated, torch.cuda.max_memory_allocated) if device == 'cuda' else [lambda k=k: resident(k) for k in ('VmRSS', 'VmHWM')]
+    before = now()
+    step()
+    return (most() - before)/2**20
+
+def memory(argv, file=__file__):
+    "The same in a process of its own"
+    out = subprocess.run([sys.executable, file, *argv], capture_output=True, text=True)
     if out.returncode: raise RuntimeError(out.stderr)
     return float(out.stdout.split()[-1])
 
-def main(shape, rounds, out):
-    todo, results = jobs(shape), {}
-    for job, (contenders, args) in todo.items():
-        steps = {k: f(*args) for k, f in contenders.items()}
-        first = {k: s() for k, s in steps.items()}  # warm-up, and the check
-        if job != 'evaluation, 64 examples':
-            l0, g0 = first['PEFT loop']
-            for k in ('ours', 'one padded forward'):
-                if k in first:
-                    l, g = first[k]
-                    assert torch.allclose(l, l0, rtol=1e-4) and (g - g0).norm() < 2e-3*g0.norm(), (job, k, l, l0, ((g - g0).norm()/g0.norm()).item())
-        times = {k: [] for k in steps}
-        for _ in tqdm(range(rounds), desc=job):
-            for k, s in steps.items(): times[k].append(clock(s))
-        rate, need = peak(), flops(*args) if job.startswith(('source', 'target')) else None
-        base = next(iter(steps))
-        results[job] = {k: dict(seconds=statistics.median(t), low=min(t), high=max(t), ratio=statistics.median(times[base])/statistics.median(t), share=need and need/statistics.median(t)/rate,
-                                memory_mib=memory(shape, job, k)) for k, t in times.items()}
-        results[job] |= {'matrix multiply, GFLOP/s': rate/1e9}
-    env = dict(python=platform.python_version(), threads=1, shape=shape, rounds=rounds, **{p: importlib.metadata.version(p) for p in ('torch', 'transformers', 'peft', 'bayes_prompt')})
+def check(first, device='cpu'):
+    "Losses and gradients are those of the PEFT loop, scores of labels the same on both engines; dropout and generated text have no counterpart"
+    tol, gtol = (1e-4, 2e-3) if device == 'cpu' else (2e-2, 5e-2)
+    if 'PEFT loop' in first:
+        l0, g0 = first['PEFT loop']
+        for k, (l, g) in first.items():
+            if 'train' not in k and not (torch.allclose(l, l0, rtol=tol) and (g - g0).norm() < gtol*g0.norm()): raise SystemExit(f'{k}: losses {l} where PEFT has {l0}, gradients differ by {((g - g0).norm()/g0.norm()):.1e}')
+    elif 'packed' in first and not torch.allclose(first['plain'], first['packed'], rtol=tol): raise SystemExit('plain and packed scores differ')
+
+def measure(contenders, args, rounds, device='cpu', need=None, label=''):
+    "Warm-up, check, then interleaved rounds: contender -> median and range of seconds, of ratios to the first contender, and the share of this moment's matrix-multiply rate; and that rate"
+    steps = {k: f(*args) for k, f in contenders.items()}
+    check({k: s() for k, s in steps.items()}, device)
+    times = {k: [] for k in steps}
+    for _ in tqdm(range(rounds), desc=label, leave=False):
+        for k, s in steps.items(): times[k].append(clock(s, device))
+    rate, base, out = peak(device), times[next(iter(steps))], {}
+    for k, t in times.items():
+        ratios = [a/b for a, b in zip(base, t)]
+        out[k] = dict(seconds=statistics.median(t), low=min(t), high=max(t), ratio=statistics.median(ratios), ratio_low=min(ratios), ratio_high=max(ratios), share=need and need/statistics.median(t)/rate)
+    return out, rate
+
+HEAD = ['seconds', 'from–to', 'times as fast as the first', 'from–to', 'share of matmul peak', 'step memory, MiB']
+def cells(v):
+    time_ = [f'{v["seconds"]:.3f}', f'{v["low"]:.3f}–{v["high"]:.3f}', f'{v["ratio"]:.2f}', f'{v["ratio_low"]:.2f}–{v["ratio_high"]:.2f}', format(v['share'], '.0%') if v['share'] else ''] if 'seconds' in v else ['']*5
+    return [*time_, f'{v["memory_mib"]:.0f}' if 'memory_mib' in v else '']
+
+def save(out, name, head, rows, **data):
+    "JSON with versions and machine, and a Markdown table, which is also printed"
+    env = dict(python=platform.python_version(), machine=torch.cuda.get_device_name() if 'cuda' in name else platform.machine(), threads=torch.get_num_threads(), **{p: importlib.metadata.version(p) for p in ('torch', 'transformers', 'peft', 'bayes_prompt')})
+    text = '\n'.join('| ' + ' | '.join(map(str, r)) + ' |' for r in [head, ['---']*len(head), *rows])
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out/f'step-{shape}.json').write_text(json.dumps(dict(environment=env, results=results), indent=1))
-    lines = ['| job | contender | CPU s | from–to | against the first | share of matmul peak | step memory, MiB |', '|---|---|---|---|---|---|---|']
-    for job, r in results.items():
-        lines += [f'| {job} | {k} | {v["seconds"]:.3f} | {v["low"]:.3f}–{v["high"]:.3f} | {v["ratio"]:.2f}× | {"" if not v["share"] else format(v["share"], ".0%")} | {v["memory_mib"]:.0f} |' for k, v in r.items() if isinstance(v, dict)]
-    (out/f'step-{shape}.md').write_text('\n'.join(lines) + '\n')
-    print('\n'.join(lines))
+    (out/f'{name}.json').write_text(json.dumps(dict(environment=env, **data), indent=1))
+    (out/f'{name}.md').write_text(text + '\n')
+    print(text)
+
+def main(shape, rounds, out, device, name, only):
+    results = {}
+    for job, (contenders, args) in jobs(shape, device).items():
+        if only: contenders = {k: v for k, v in contenders.items() if k in (*FEW, 'PEFT generate')}
+        results[job] = {k: {} for k in contenders}
+        if MEMORY_ONLY not in job: results[job], rate = measure(contenders, args, rounds, device, None if job.startswith('evaluation') else needed(*args), job)
+        for k in contenders:
+            if k in (*FEW, 'PEFT generate') or 'mixed lengths' == job.split(', ')[-1]: results[job][k]['memory_mib'] = memory(['--shape', shape, '--memory', job, k, '--device', device])
+        if MEMORY_ONLY not in job: results[job]['matrix multiply, GFLOP/s'] = rate/1e9
+        print(job, {k: round(v['ratio'], 2) for k, v in results[job].items() if isinstance(v, dict) and 'ratio' in v}, flush=True)
+    rows = [[job, k, *cells(v)] for job, r in results.items() for k, v in r.items() if isinstance(v, dict)]
+    save(out, f'step-{name}', ['job', 'contender', *HEAD], rows, shape=shape, device=device, rounds=rounds, results=results)
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--shape', default='t5-small', choices=[*SHAPES, 'mini'])
+    p.add_argument('--shape', default='t5-small', choices=SHAPES)
     p.add_argument('--rounds', type=int, default=5)
+    p.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     p.add_argument('--out', default=Path(__file__).resolve().parents[1]/'results/bench')
+    p.add_argument('--name', help='of the files, the shape unless given')
+    p.add_argument('--only', action='store_true', help='the PEFT loop, plain and packed only')
     p.add_argument('--memory', nargs=2, help=argparse.SUPPRESS)
     a = p.parse_args()
+    if a.device == 'cpu': torch.set_num_threads(1)
     if a.memory:
-        contenders, args = jobs(a.shape)[a.memory[0]]
-        step = contenders[a.memory[1]](*args)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        step()
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)/2**10)
-    else: main(a.shape, a.rounds, a.out)
+        contenders, args = jobs(a.shape, a.device)[a.memory[0]]
+        print(step_memory(contenders[a.memory[1]], args, a.device))
+    else: main(a.shape, a.rounds, a.out, a.device, a.name or a.shape + (f'-{a.device}' if a.device != 'cpu' else ''), a.only)

@@ -15,12 +15,12 @@ def fisher(
     backbone:Backbone,
     prompt:Tensor, # Where, `[P, H]`
     examples:list, # N of `Example`; their own labels count
-    budget:int=1024, # Tokens in one forward pass
+    budget:int=None, # Tokens in one forward pass; the backbone's unless given
 )->Tensor: # `[P, H]`, nats² per unit² of the prompt
     "Diagonal of the empirical Fisher: the mean over examples of the squared gradient of the label's summed log-likelihood"
     if not examples: raise ValueError('expected at least one example, got none: the Fisher is a mean over examples')
     total = torch.zeros_like(prompt, dtype=torch.float32, device=backbone.device)
-    for idx in chunks([len(e.ids)+len(prompt) for e in examples], 1, budget):
+    for idx in chunks([len(e.ids)+len(prompt) for e in examples], 1, budget or backbone.budget):
         x = prompt.detach().float().to(backbone.device).repeat(len(idx), 1, 1).requires_grad_()
         exs = [examples[i] for i in idx]
         losses = prompt_losses(backbone, PromptFunction(lambda *_: x, len(prompt)), exs)[0]

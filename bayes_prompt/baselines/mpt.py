@@ -59,7 +59,7 @@ class MPTSource(SharedPrompt):
         seen, log, total = self.sampled(step), {}, self.products()
         exs, task, x = [e for k in seen for e in batch[k]], [k for k in seen for _ in batch[k]], total.detach().requires_grad_()
         if wrong := [(e.task, self.tasks[k]) for e, k in zip(exs, task) if e.task not in ('', self.tasks[k])]: raise ValueError(f'expected an example of {wrong[0][1]!r}, got one of {wrong[0][0]!r}: give the batch in the order of tasks')
-        for c in chunks([len(e.ids)+x.shape[1] for e in exs], 1):
+        for c in chunks([len(e.ids)+x.shape[1] for e in exs], 1, self.backbone.budget):
             es, k = [exs[i] for i in c], [task[i] for i in c]
             labels = pad([e.labels for e in es], -100).to(x.device)
             real, share = labels != -100, torch.tensor([len(batch)/len(seen)/len(batch[i]) for i in k], device=x.device)
