@@ -24,7 +24,7 @@ from .baselines.spot import retrieve
 from .baselines.weights import Adapters, BitFit, LoRA
 from .data import batch_indices, few_shot, fingerprint, load_task
 from .metrics import METRICS
-from .packed import pack
+from .packed import ENGINES, pack
 from .prompt import encode, init_prompts, load_backbone
 from .source import SourcePosterior, SourceSVGD, learn_posterior, learn_prompts
 from .svgd import bandwidths, kernels, predicted_ratio
@@ -112,7 +112,7 @@ def make_config(
         if c.kappa > len(c.sources): raise ValueError(f'kappa: expected at most the number of source tasks {len(c.sources)}, got {c.kappa}')
         if c.method == 'spot' and c.top > len(c.sources): raise ValueError(f'top: expected at most the number of source tasks {len(c.sources)}, got {c.top}')
         if both := [t for t in (c.target, *c.targets) if t in c.sources]: raise ValueError(f'the target {both[0]!r} is among its own sources: take it out of sources')
-    for key, table in dict(method=METHODS, prior=PRIORS, optimizer=OPTIMIZERS, style=STYLES, kernel=kernels, bandwidth=bandwidths, blocks=('all', 'token', 'coordinate'), split=('validation', 'test'), engine=('auto', 'packed', 'plain'), dtype=('float32', 'bfloat16')).items():
+    for key, table in dict(method=METHODS, prior=PRIORS, optimizer=OPTIMIZERS, style=STYLES, kernel=kernels, bandwidth=bandwidths, blocks=('all', 'token', 'coordinate'), split=('validation', 'test'), engine=ENGINES, dtype=('float32', 'bfloat16')).items():
         if getattr(c, key) not in table: raise ValueError(f'no {key} {getattr(c, key)!r}; the nearest is {difflib.get_close_matches(getattr(c, key), table, 1, 0)[0]!r}')
     for key in ('length', 'm', 'source_steps', 'source_batch', 'steps', 'batch', 'top'):
         if getattr(c, key) < 1: raise ValueError(f'{key}: expected at least 1, got {getattr(c, key)}')
