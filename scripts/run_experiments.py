@@ -1,6 +1,6 @@
 """Make the records in `results/` that the pages of findings read.
 
-Resumable: a run whose record exists is not repeated. What was chosen on which part, and in which order, is told in `nbs/50_demo.ipynb`.
+Resumable: a run whose record exists is not repeated. What was chosen on which part, and in which order, is told in `nbs/60_demo.ipynb`.
 """
 import shutil
 from pathlib import Path

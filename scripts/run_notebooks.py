@@ -1,6 +1,6 @@
 """Run notebooks in place and keep their outputs, with nbdev's own runner (no Jupyter kernel).
 
-    python scripts/run_notebooks.py [nbs/01_svgd.ipynb ...]     all of them unless named
+    python scripts/run_notebooks.py [nbs/04_svgd.ipynb ...]     all of them unless named
 
 Cells marked `#| eval: false` or with a flag from `tst_flags` are left as they are. A notebook that fails stays untouched.
 """
