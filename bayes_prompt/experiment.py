@@ -138,7 +138,7 @@ class Context:
         self.backbone = pack(_backbone(c.backbone, c.device, c.dtype), c.engine)
         self.tasks = [c.target, *c.targets]
         self.data = {t: self.load(t) for t in self.tasks}
-        self.indices = {t: few_shot(d.train, c.k, c.seed) if c.k else list(range(len(d.train))) for t,d in self.data.items()}
+        self.indices = {t: few_shot(d.train, c.k, c.seed, d.classes) if c.k else list(range(len(d.train))) for t,d in self.data.items()}
         for d in self.data.values(): # a metric that does not fit the task is refused now, not after the training
             some = d.answers[c.split][:2]
             METRICS[d.task.metric](some, [a[0] for a in some], d.choices)
