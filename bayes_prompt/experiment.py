@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import torch
 import bayes_prompt
+from .backbone import load_backbone
 from .baselines.attempt import Attempt
 from .baselines.finetuning import FineTuning
 from .baselines.hyper import HyperDecoder, HyperFormer
@@ -25,7 +26,7 @@ from .baselines.weights import Adapters, BitFit, LoRA
 from .data import batch_indices, few_shot, fingerprint, load_task
 from .metrics import METRICS
 from .packed import ENGINES, pack
-from .prompt import encode, init_prompts, load_backbone
+from .prompt import encode, init_prompts
 from .source import SourcePosterior, SourceSVGD, learn_posterior, learn_prompts
 from .svgd import bandwidths, kernels, predicted_ratio
 from .target import PRIORS, SharedPrompt

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import torch
 from torch import Tensor
+from .backbone import Backbone
 from .data import batch_indices, fingerprint, task_indices
-from .prompt import Backbone, init_prompts, loss_and_grad
+from .engine import loss_and_grad
+from .prompt import init_prompts
 from .svgd import kernel_noise, repulsion_ratio, predicted_ratio, svgd_direction, total_variance
 from .train import PromptMethod, PromptTuning, fit
 

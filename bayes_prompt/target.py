@@ -10,8 +10,9 @@ import difflib
 from dataclasses import dataclass, field
 import torch
 from torch import Tensor
+from .backbone import Backbone
 from .data import batch_indices, fingerprint
-from .prompt import Backbone, PromptFunction
+from .engine import PerExample
 from .source import SourcePosterior
 from .train import PromptMethod, PromptTuning, fit
 
@@ -71,7 +72,7 @@ class SharedPrompt(PromptMethod):
         return self.full*self.u[:, :, None]*self.v[:, None]
     def prompts(self):
         if len(self.tasks) == 1: return self.products()
-        return PromptFunction(lambda emb, mask, examples: self.products()[[self.at(e.task) for e in examples]], len(self.full))
+        return PerExample(lambda x: self.products()[[self.at(e.task) for e in x.examples]], len(self.full))
     def at(self, task):
         if task not in self.tasks: raise ValueError(f'expected examples of {self.tasks}, got one of {task!r}; name the task when encoding')
         return self.tasks.index(task)

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from .backbone import Backbone, within_memory
+from .engine import generate, label_scores, loss_and_grad
 from .metrics import calibration, evaluate_predictions
-from .prompt import Backbone, generate, label_scores, loss_and_grad, within_memory
 
 # %% ../nbs/25_train.ipynb #c009
 class PromptMethod:
@@ -24,7 +25,7 @@ class PromptMethod:
     def groups(self)->dict: # name -> (list of parameters, learning rate)
         "The trainable parameters, each in exactly one group"
         raise AttributeError(f'{type(self).__name__} lacks groups(): return {{name: (parameters, learning rate)}}')
-    def prompts(self)->Tensor: # `[M, P, H]`, differentiable in the parameters; or a `PromptFunction`
+    def prompts(self)->Tensor: # `[M, P, H]`, differentiable in the parameters; or a `PerExample`
         "The prompts that the backbone sees"
         raise AttributeError(f'{type(self).__name__} lacks prompts(): return a tensor [M, P, H]')
     def penalty(self): # A scalar tensor in nats, or 0
@@ -168,29 +169,28 @@ def fit(
 # %% ../nbs/25_train.ipynb #c022
 def label_probabilities(
     backbone:Backbone,
-    prompts:Tensor, # `[M, P, H]`, or a `PromptFunction`
+    prompts:Tensor, # `[M, P, H]`, or a `PerExample`
     examples:list, # N of `Example`
     choices, # C verbalised labels
 )->Tensor: # `[N, C]`
     "Probabilities among the verbalised labels, averaged over the prompts"
-    return within_memory(backbone, lambda: label_scores(backbone, prompts.detach(), examples, list(choices))).softmax(-1).mean(0)
+    return within_memory(backbone, lambda: label_scores(backbone, prompts, examples, choices)).softmax(-1).mean(0)
 
 def predict(
     backbone:Backbone,
-    prompts:Tensor, # `[M, P, H]`, or a `PromptFunction`
+    prompts:Tensor, # `[M, P, H]`, or a `PerExample`
     examples:list, # N of `Example`
     choices=(), # Verbalised labels to rank; generate free text if there are none
     max_new_tokens:int=16, # Longest generated answer
 )->list: # N answers as text
     "The most probable verbalised label under the average of the prompts' probabilities, or greedy text (one prompt only)"
     if not choices:
-        if len(prompts) != 1: raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, or give choices to rank')
-        return within_memory(backbone, lambda: generate(backbone, prompts if callable(prompts) else prompts[0].detach(), examples, max_new_tokens))
+        return within_memory(backbone, lambda: generate(backbone, prompts, examples, max_new_tokens))
     return [choices[i] for i in label_probabilities(backbone, prompts, examples, choices).argmax(-1).tolist()]
 
 def evaluate(
     backbone:Backbone,
-    prompts:Tensor, # `[M, P, H]`, or a `PromptFunction`
+    prompts:Tensor, # `[M, P, H]`, or a `PerExample`
     examples:list, # N of `Example`
     pairs:list, # The same as text: N (source, target)
     choices=(), # Verbalised labels; generate free text if there are none
