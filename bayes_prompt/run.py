@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['method_of', 'make_record', 'run']
 
-# %% ../nbs/52_run.ipynb #9c11bf23
+# %% ../nbs/52_run.ipynb #a3cb5fe8
 import importlib, pkgutil, shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from .collapse import predicted_ratio
 from .config import Config, as_record, make_config, record_name
 from .machine import check_out, environment, peak_memory, reset_peak
 from .options import METHODS, methods
-from .protocol import Context, data_fingerprint, weights_fingerprint
+from .protocol import Context, data_fingerprint, weights_of
 from .store import read_json, write_json
 
 # %% ../nbs/52_run.ipynb #d0a892ed
@@ -99,7 +99,7 @@ def run(
     "One method on one target with one seed; a run whose record exists is read, an unfinished one is resumed"
     began = perf_counter()
     c, out = make_config(config, **changes), check_out(out)
-    belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights_fingerprint(c.compute.backbone))
+    belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights_of(c))
     path = out/f'{record_name(c, **belongs)}.json'
     if path.exists(): return _read(path, c)
     reset_peak(c.compute.device)

@@ -4,10 +4,12 @@ from dataclasses import replace
 import pytest
 import torch, torch.nn.functional as F
 from transformers import T5Config, T5ForConditionalGeneration
+from bayes_prompt.backbone import load_backbone
 from bayes_prompt.baselines.hyper import HyperDecoder, HyperFormer, adapt
 from bayes_prompt.baselines.weights import Adapters, BitFit, LoRA
 from bayes_prompt.data import load_task
-from bayes_prompt.prompt import encode, label_scores, load_backbone, loss_and_grad, prompt_losses
+from bayes_prompt.engine import label_scores, loss_and_grad, prompt_losses
+from bayes_prompt.prompt import encode
 from bayes_prompt.train import fit, predict
 
 TASKS = ['a', 'b']
