@@ -9,7 +9,8 @@ __all__ = ['Attempt']
 import math
 import torch
 from torch import Tensor, nn
-from ..prompt import Backbone, PromptFunction
+from ..backbone import Backbone
+from ..engine import PerExample
 from ..train import PromptMethod
 
 # %% ../../nbs/44_attempt.ipynb #c009
@@ -40,10 +41,11 @@ class Attempt(PromptMethod):
             torch.manual_seed(seed)
             self.net = nn.Sequential(nn.Linear(h, down, bias=False), nn.SiLU(), nn.Linear(down, h, bias=False), nn.LayerNorm(h)).to(backbone.device)
     def groups(self): return {'prompts': ([self.targets], self.lr), 'attention': (list(self.net.parameters()), self.lr_attention)}
-    def prompts(self): return PromptFunction(lambda emb, mask, examples: self._mix(emb, mask, examples)[0], self.targets.shape[1])
+    def prompts(self): return PerExample(lambda x: self._mix(x.emb, x.mask, x.examples)[0], self.targets.shape[1])
     def _mix(self, emb, mask, examples): # prompts [B, P, H] and weights [B, K+1]
         own = self.targets[[self._index(e.task) for e in examples]]
-        x = emb.float().masked_fill(mask[..., None] == 0, -math.inf).amax(1) # padding must not win
+        x = emb.float() if mask is None else emb.float().masked_fill(mask[..., None] == 0, -math.inf) # padding must not win
+        x = x.amax(1)
         h = self.net(x)
         a = (torch.cat([h @ self.sources.amax(1).T, (h*own.amax(1)).sum(1, keepdim=True)], 1)/self.temperature).softmax(1)
         return own + self.mix*(torch.einsum('bk,kph->bph', a[:, :-1], self.sources) + a[:, -1, None, None]*own), a
@@ -57,4 +59,4 @@ class Attempt(PromptMethod):
     )->Tensor: # `[N, K+1]`, each row sums to one; the target's own prompt is last
         "How much each example takes from each prompt"
         ids = [torch.tensor([e.ids], device=self.backbone.device) for e in examples]
-        return torch.cat([self._mix(self.backbone.embed(i), torch.ones_like(i), [e])[1] for i, e in zip(ids, examples)]).cpu()
+        return torch.cat([self._mix(self.backbone.embed(i), None, [e])[1] for i, e in zip(ids, examples)]).cpu()

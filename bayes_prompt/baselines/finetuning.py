@@ -6,7 +6,7 @@
 __all__ = ['FineTuning']
 
 # %% ../../nbs/41_finetuning.ipynb #c004
-from ..prompt import Backbone
+from ..backbone import Backbone
 from ..train import WeightMethod
 
 # %% ../../nbs/41_finetuning.ipynb #c006

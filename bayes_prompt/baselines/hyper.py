@@ -10,7 +10,8 @@ import difflib
 from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn
-from ..prompt import Backbone, PromptFunction
+from ..backbone import Backbone
+from ..engine import PerExample
 from ..train import WeightMethod
 
 # %% ../../nbs/47_hyper.ipynb #c009
@@ -59,8 +60,8 @@ class HyperMethod(WeightMethod):
         self.attentions = [_sublayers(s, ('.SelfAttention', '.self_attn')) for s in self.stacks]
         if not all(self.ends + self.attentions): raise ValueError(f'{type(self).__name__}: expected sublayers named SelfAttention and DenseReluDense (T5) or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; use a T5 or a BART')
     def groups(self): return {'hyper': (list(self.backbone.model.hyper.parameters()), self.lr)}
-    def announce(self, emb, mask, examples): return emb[:, :0]
-    def prompts(self): return PromptFunction(self.announce, 0)
+    def announce(self, inputs): return inputs.emb[:, :0]
+    def prompts(self): return PerExample(self.announce, 0)
 
 # %% ../../nbs/47_hyper.ipynb #c015
 class TaskAdapters(nn.Module):
@@ -112,11 +113,11 @@ class HyperFormer(HyperMethod):
             for p, sublayers in enumerate(places):
                 for l, m in enumerate(sublayers): m.register_forward_hook(partial(model.hyper.hook, s, l, p))
     def groups(self): return super().groups() | {'layer_norms': (self.norms, self.lr)}
-    def announce(self, emb, mask, examples):
-        bad = next((e.task for e in examples if e.task not in self.tasks), None)
+    def announce(self, inputs):
+        bad = next((e.task for e in inputs.examples if e.task not in self.tasks), None)
         if bad is not None: raise ValueError(f'no task {bad!r}, the nearest is {difflib.get_close_matches(bad, self.tasks, 1, 0)[0]!r}; expected examples made by encode(..., task=) with one of {self.tasks}')
-        self.backbone.model.hyper.coming = torch.tensor([self.tasks.index(e.task) for e in examples], device=emb.device)
-        return emb[:, :0]
+        self.backbone.model.hyper.coming = torch.tensor([self.tasks.index(e.task) for e in inputs.examples], device=inputs.emb.device)
+        return inputs.emb[:, :0]
 
 # %% ../../nbs/47_hyper.ipynb #c024
 class InputAdapters(nn.Module):

@@ -8,7 +8,8 @@ __all__ = ['fisher', 'merge']
 # %% ../../nbs/46_merge.ipynb #c004
 import torch
 from torch import Tensor
-from ..prompt import Backbone, PromptFunction, chunks, prompt_losses
+from ..backbone import Backbone
+from ..engine import PerExample, accumulate
 
 # %% ../../nbs/46_merge.ipynb #c008
 def fisher(
@@ -20,12 +21,13 @@ def fisher(
     "Diagonal of the empirical Fisher: the mean over examples of the squared gradient of the label's summed log-likelihood"
     if not examples: raise ValueError('expected at least one example, got none: the Fisher is a mean over examples')
     total = torch.zeros_like(prompt, dtype=torch.float32, device=backbone.device)
-    for idx in chunks([len(e.ids)+len(prompt) for e in examples], 1, budget or backbone.budget):
-        x = prompt.detach().float().to(backbone.device).repeat(len(idx), 1, 1).requires_grad_()
-        exs = [examples[i] for i in idx]
-        losses = prompt_losses(backbone, PromptFunction(lambda *_: x, len(prompt)), exs)[0]
-        g, = torch.autograd.grad((losses*torch.tensor([len(e.labels) for e in exs], device=losses.device)).sum(), x)
-        total += g.square().sum(0)
+    def add(g): total.add_(g.square().sum(0))
+    def copies(inputs):
+        x = prompt.detach().float().to(backbone.device).repeat(len(inputs.examples), 1, 1).requires_grad_()
+        x.register_hook(add)
+        return x
+    tokens = torch.tensor([len(e.labels) for e in examples])
+    accumulate(backbone, PerExample(copies, len(prompt)), examples, tokens, budget=budget)
     return total/len(examples)
 
 def merge(

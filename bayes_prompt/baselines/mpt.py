@@ -6,11 +6,13 @@
 __all__ = ['MPTSource', 'target_start']
 
 # %% ../../nbs/45_mpt.ipynb #c004
+from functools import partial
 import numpy as np
 import torch, torch.nn.functional as F
 from torch import Tensor
+from ..backbone import Backbone
 from ..data import task_indices
-from ..prompt import Backbone, PromptFunction, chunks, inputs, nll, pad
+from ..engine import PLAIN, PerExample, accumulate, nll
 from ..target import SharedPrompt
 
 # %% ../../nbs/45_mpt.ipynb #c008
@@ -49,31 +51,34 @@ class MPTSource(SharedPrompt):
         k = len(self.tasks)
         if not self.subset or k < 3: return list(range(k))
         return task_indices(k, int(np.random.default_rng([self.seed, 10**6+1, step]).integers(2, k+1)), step, self.seed)
-    def _forward(self, prompts, examples, labels): # a prompt for each example -> logits `[B, L, V]`, hidden states `[B, L, H]`
-        emb, mask = inputs(self.backbone, PromptFunction(lambda *_: prompts, prompts.shape[1]), examples)
-        model = self.backbone.model
-        o = model(inputs_embeds=emb, attention_mask=mask, decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels), output_hidden_states=True)
-        return o.logits.float(), o.decoder_hidden_states[-1].float()
+    def _terms(self, teachers, backbone, prompts, examples, chunk): # of each example: cross-entropy, and with teachers KL and squared error
+        def forward(x):
+            out, labels = PLAIN.forward(backbone, x, examples, chunk, output_hidden_states=True)
+            return out.logits.float(), out.decoder_hidden_states[-1].float(), labels
+        logits, h, labels = forward(prompts)
+        terms, real = [nll(logits, labels)], labels != -100
+        if teachers is not None:
+            with torch.no_grad(): logits_q, h_q, _ = forward(teachers)
+            p, q = [(z/self.temperature).log_softmax(-1) for z in (logits, logits_q)]
+            kl = F.kl_div(p, q, reduction='none', log_target=True).sum(-1)
+            terms += [(d*real).sum(1) for d in (kl, (h - h_q).square().mean(-1))]
+        return torch.stack(terms, 1)/real.sum(1, keepdim=True)
     def backward(self, batch, step):
-        if len(batch) != len(self.tasks) or not all(batch): raise ValueError(f'expected examples of each of {self.tasks}, in this order, got lists of {[len(b) for b in batch]}')
-        seen, log, total = self.sampled(step), {}, self.products()
-        exs, task, x = [e for k in seen for e in batch[k]], [k for k in seen for _ in batch[k]], total.detach().requires_grad_()
-        if wrong := [(e.task, self.tasks[k]) for e, k in zip(exs, task) if e.task not in ('', self.tasks[k])]: raise ValueError(f'expected an example of {wrong[0][1]!r}, got one of {wrong[0][0]!r}: give the batch in the order of tasks')
-        for c in chunks([len(e.ids)+x.shape[1] for e in exs], 1, self.backbone.budget):
-            es, k = [exs[i] for i in c], [task[i] for i in c]
-            labels = pad([e.labels for e in es], -100).to(x.device)
-            real, share = labels != -100, torch.tensor([len(batch)/len(seen)/len(batch[i]) for i in k], device=x.device)
-            logits, h = self._forward(x[k], es, labels)
-            terms = [nll(logits, labels)/real.sum(1)]
-            if self.teachers is not None:
-                with torch.no_grad(): logits_q, h_q = self._forward(self.teachers[k], es, labels)
-                p, q = [(z/self.temperature).log_softmax(-1) for z in (logits, logits_q)]
-                terms += [(d*real).sum(1)/real.sum(1) for d in (F.kl_div(p, q, reduction='none', log_target=True).sum(-1), (h - h_q).square().mean(-1))]
-            terms = [(t*share).sum() for t in terms]
-            sum(w*t for w, t in zip(self.weights, terms)).backward()
-            for name, t in zip(('loss', 'kl', 'hidden'), terms): log[name] = log.get(name, 0.) + t.item()/len(batch)
+        if len(batch) != len(self.tasks) or not all(batch):
+            raise ValueError(f'expected examples of each of {self.tasks}, in this order, got lists of {[len(b) for b in batch]}')
+        seen, total = self.sampled(step), self.products()
+        exs, task = [e for k in seen for e in batch[k]], [k for k in seen for _ in batch[k]]
+        for e, k in zip(exs, task):
+            if e.task not in ('', self.tasks[k]):
+                raise ValueError(f'expected an example of {self.tasks[k]!r}, got one of {e.task!r}: give the batch in the order of tasks')
+        def own(x): return PerExample(lambda inputs: x[[task[i] for i in inputs.index]], x.shape[1])
+        x, teachers = total.detach().requires_grad_(), None if self.teachers is None else own(self.teachers)
+        names = ('loss', 'kl', 'hidden')[:1 if teachers is None else 3]
+        share = torch.tensor([len(batch)/len(seen)/len(batch[k]) for k in task])[:, None]
+        weights = share*torch.tensor(self.weights[:len(names)])
+        values = accumulate(self.backbone, own(x), exs, weights, partial(self._terms, teachers))
         total.backward(x.grad)
-        return log
+        return dict(zip(names, ((values[0].cpu()*share).sum(0)/len(batch)).tolist()))
 
 # %% ../../nbs/45_mpt.ipynb #c020
 def target_start(

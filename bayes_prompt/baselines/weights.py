@@ -8,7 +8,7 @@ __all__ = ['SITES', 'LoRA', 'Bottleneck', 'Adapters', 'BitFit']
 # %% ../../nbs/42_weights.ipynb #c004
 import torch, torch.nn.functional as F
 from torch import nn
-from ..prompt import Backbone
+from ..backbone import Backbone
 from ..train import WeightMethod
 
 # %% ../../nbs/42_weights.ipynb #c009
