@@ -69,7 +69,7 @@ def _unpacked_state(obj, tensors):
     if 'tensor' in obj: return tensors[obj['tensor']]
     return {k: _unpacked_state(v, tensors) for k, v in obj['items']}
 
-# %% ../nbs/26_callbacks.ipynb #9346d2e1
+# %% ../nbs/26_callbacks.ipynb #7f5c9e96
 class Checkpoint(Callback):
     "Save a training every so many steps, and take it up where it was"
     order = 80 # after the callbacks whose state it saves
@@ -114,4 +114,5 @@ class Checkpoint(Callback):
     def _set_aside(self, error):
         aside = self.path.with_name(self.path.name + '.damaged')
         self.path.replace(aside)
-        print(f'{error}; it was set aside as {aside.name}, and the training begins anew', file=sys.stderr, flush=True)
+        reason = str(error).removesuffix(': remove it')
+        print(f'{reason}: it was set aside as {aside.name}, and the training begins anew', file=sys.stderr, flush=True)
