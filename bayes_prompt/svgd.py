@@ -77,7 +77,7 @@ def _checked(x):
 def _flat(x, blocks='all'):
     "One matrix of particles for each block, `[B, M, D/B]`"
     _checked(x)
-    B = dict(all=1, token=x.shape[1] if x.ndim > 1 else 1, coordinate=x[0].numel())[blocks]
+    B = dict(all=1, token=x.shape[1] if x.ndim > 1 else 1, coordinate=x.numel()//len(x))[blocks]
     return x.reshape(len(x), B, -1).transpose(0, 1)
 
 @lru_cache(8)
@@ -154,7 +154,7 @@ def _kernel(x, options):
     if not least >= 0:
         raise ValueError(f"expected a bandwidth that is not negative or NaN, got {least:.3g}: use 'median' or a positive number")
     kernel = _named(options.kernel, kernels, 'kernel')
-    tiny = 8*len(d2[0])*torch.finfo(d2.dtype).tiny  # 1/h, M times, is still finite
+    tiny = 8*d2.shape[-1]*torch.finfo(d2.dtype).tiny  # 1/h, M times, is still finite
     if least >= tiny: return kernel(d2, h)
     k,dk = kernel(d2, h.clamp(min=torch.finfo(d2.dtype).eps*d2.max().item() + tiny))
     return k, dk.masked_fill(d2 == 0, 0)  # (nearly) all coincide, and no direction to push them in: do not multiply 0 by 1/h
