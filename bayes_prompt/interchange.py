@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from torch import Tensor
-from .prompt import Backbone, PromptFunction, encode, generate, label_scores
+from .backbone import Backbone
+from .engine import PerExample, generate, label_scores
+from .prompt import encode
 
 # %% ../nbs/56_interchange.ipynb #c012
 def _write(path, data):
@@ -137,7 +139,7 @@ class PromptBank:
         for (length, ranked), idx in alike.items():
             exs = encode(self.backbone, [(texts[i], '-') for i in idx], max_src, length) # the target is not looked at
             exs = [replace(e, task=tasks[i]) for e, i in zip(exs, idx)]
-            f = PromptFunction(lambda emb, mask, examples: torch.stack([self.prompts[e.task] for e in examples]), length)
+            f = PerExample(lambda x: torch.stack([self.prompts[e.task] for e in x.examples]), length)
             if ranked:
                 union = list(dict.fromkeys(c for e in exs for c in self.choices[e.task]))
                 own = torch.tensor([[c in self.choices[e.task] for c in union] for e in exs]) # [N, C]

@@ -127,6 +127,10 @@ def _bounded(key, value, about):
     if above is not None and not value > above: raise ValueError(f'{key}: expected a number above {above}, got {value}')
     if most is not None and value > most: raise ValueError(f'{key}: expected at most {most}, got {value}')
 
+def _options(group):
+    "Its fields that were declared by `option`"
+    return [f for f in fields(group) if 'help' in f.metadata]
+
 def _default(f):
     return f.default_factory() if f.default is MISSING else f.default
 
@@ -136,7 +140,7 @@ class Options:
     path = '' # of the group, in keys such as `source.svgd.kernel`
 
     def __post_init__(self):
-        for f in fields(self):
+        for f in _options(self):
             key, value, default = self.key(f.name), getattr(self, f.name), _default(f)
             if isinstance(default, Options):
                 if not isinstance(value, type(default)): value = type(default)().changed(value)
@@ -159,20 +163,21 @@ class Options:
     ):
         "A copy with some values changed; `ValueError` names the nearest key"
         if not isinstance(changes, (dict, type(None))): raise ValueError(f'{self.path or "configuration"}: expected keys and values, got {changes!r}')
-        known, new = {f.name for f in fields(self)}, {}
+        known, new, inner = {f.name for f in _options(self)}, {}, {}
         for key, value in {**(changes or {}), **more}.items():
             name, dot, rest = str(key).partition('.')
-            if name not in known: raise unknown('key', self.key(key), [key for key, *_ in self.described()])
-            group = isinstance(getattr(self, name), Options)
-            if dot and not group: raise unknown('key', self.key(key), [key for key, *_ in self.described()])
-            if dot: value = {rest: value}
-            new[name] = new.get(name, getattr(self, name)).changed(value) if group and isinstance(value, dict) else value
+            group = name in known and isinstance(getattr(self, name), Options)
+            if name not in known or dot and not group: raise unknown('key', self.key(key), [k for k, *_ in self.described()])
+            if dot: inner.setdefault(name, {})[rest] = value
+            elif group and isinstance(value, dict): inner.setdefault(name, {}).update(value)
+            else: new[name] = value
+        for name, value in inner.items(): new[name] = new.get(name, getattr(self, name)).changed(value)
         return replace(self, **new)
 
     def differences(self)->dict: # Nested
         "What is not at its default"
         out = {}
-        for f in fields(self):
+        for f in _options(self):
             value = getattr(self, f.name)
             if isinstance(value, Options): value, default = value.differences(), {}
             else: default = _default(f)
@@ -183,7 +188,7 @@ class Options:
     def described(cls)->list: # Of (key, default, sentence)
         "Every key, those of inner groups after the group's own"
         rows, inner = [], []
-        for f in fields(cls):
+        for f in _options(cls):
             default = _default(f)
             if isinstance(default, Options): inner += default.described()
             else: rows.append((cls.key(f.name), default, f.metadata['help']))

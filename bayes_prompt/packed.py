@@ -10,7 +10,8 @@ from dataclasses import replace
 import torch, torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from .prompt import Backbone, lengths_of, pad, put
+from .backbone import Backbone
+from .engine import PerExample, decoder_inputs, inputs_of, own_prompts, padded, pairs, put
 
 # %% ../nbs/23_packed.ipynb #c008
 def packed_chunks(
@@ -80,6 +81,7 @@ class Packed:
         self.model, self.heads, self.absorb = model, c.num_heads, absorb
         self.scale = c.d_model**-.5 if c.model_type == 't5' and getattr(c, 'scale_decoder_outputs', c.tie_word_embeddings) else 1. # v1.0
         self.check(model)
+    def chunks(self, sizes, m, budget): return packed_chunks(sizes, m, budget)
     def check(self, model):
         if model is not self.model: raise ValueError('this engine was made for another model: pack() the backbone again')
         if model.training or any(p.requires_grad for p in model.parameters()): raise ValueError('packed rows are for a frozen model in eval mode: freeze it, or use engine="plain"')
@@ -126,47 +128,36 @@ class Packed:
         return self.norm(y, dec.final_layer_norm)*self.scale
     def rows(self, backbone, prompts, examples, chunk):
         "Prompts and embedded inputs of a chunk under each other, and their ranges"
-        out, ranges, first = [], [], 0
-        for i, a, b in chunk:
-            e = backbone.embed(put(torch.tensor(examples[i].ids), backbone.device))
-            out.append(torch.cat([prompts[a:b].to(e.dtype), e.expand(b-a, *e.shape)], 1).flatten(0, 1))
-            ranges.append((first, b-a, len(e) + prompts.shape[1])); first += len(out[-1])
-        backbone.meter.update(sequences=sum(b-a for _, a, b in chunk), tokens=first)
+        inputs, (i, k), out, ranges, first = inputs_of(backbone, examples, chunk), pairs(chunk), [], [], 0
+        some = own_prompts(prompts, inputs) if isinstance(prompts, PerExample) else prompts.index_select(0, put(k, backbone.device))
+        for x, e, emb in zip(some.to(inputs.emb.dtype).split([b-a for _, a, b in chunk]), inputs.examples, inputs.emb):
+            m, t = len(x), x.shape[1] + len(e.ids)
+            out.append(torch.cat([x, emb[:len(e.ids)].expand(m, -1, -1)], 1).flatten(0, 1))
+            ranges.append((first, m, t))
+            first += m*t
+        backbone.meter.update(sequences=len(some), tokens=first)
         return torch.cat(out), ranges
     def token_nll(self, enc, ranges, labels): # `[S, C, L]` on the CPU -> nats of each label token, and the number of the text it belongs to, out of S*C
         at = (labels != -100).flatten().nonzero()[:, 0]
         where, gold = put(at, enc.device), put(labels.flatten()[at], enc.device)
-        y = self.decode(enc, ranges, put(self.model.prepare_decoder_input_ids_from_labels(labels=labels.flatten(0, 1)).view(labels.shape), enc.device))
+        y = self.decode(enc, ranges, put(decoder_inputs(self.model, labels.flatten(0, 1)).view(labels.shape), enc.device))
         logits = self.model.lm_head(y[where])
-        return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), gold, reduction='none'), where // labels.shape[-1]
-    def loss_and_grad(self, backbone, prompts, examples, task, w, budget): # as of `prompt`, with K weights `w` and the number `task` of each example's task
+        nll = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), gold, reduction='none')
+        return nll, where // labels.shape[-1]
+    def log_likelihoods(self, backbone, prompts, examples, chunk, labels): # `[S, C, L]` -> `[S, C]`
         self.check(backbone.model)
-        (m, p, _), dev, grad = prompts.shape, backbone.device, torch.zeros_like(prompts)
-        dtype = torch.promote_types(backbone.embed.weight.dtype, torch.float32)
-        losses, task, size = torch.zeros(m*len(w), dtype=dtype, device=dev), torch.tensor(task), torch.bincount(torch.tensor(task)).double()
-        for c in packed_chunks(lengths_of(examples, p), m, budget):
-            seqs = [(i, k) for i, a, b in c for k in range(a, b)]
-            k, index = task[[i for i, _ in seqs]], torch.tensor([k for _, k in seqs])*len(w)
-            with torch.no_grad(): x, ranges = self.rows(backbone, prompts, examples, c)
-            x.requires_grad_()
-            nll, s = self.token_nll(self.encode(x, ranges), ranges, pad([examples[i].labels for i, _ in seqs], -100)[:, None])
-            mean = 1/torch.tensor([len(examples[i].labels) for i, _ in seqs], dtype=torch.float64)
-            weight, part = [put((o[k]*mean).to(dtype), dev) for o in (w, 1/size)]
-            (nll*weight[s]).sum().backward()
-            losses.index_add_(0, put(index + k, dev)[s], nll.detach()*part[s])
-            for (_, a, b), (first, n, t) in zip(c, ranges): grad[a:b] += x.grad[first:first+n*t].view(n, t, -1)[:, :p]
-        return losses.view(m, -1).cpu(), grad
-    @torch.no_grad()
-    def label_scores(self, backbone, prompts, examples, labels, budget): # as of `prompt`, with padded labels `[C, L]`
-        self.check(backbone.model)
-        out = torch.empty(len(prompts), len(examples), len(labels))
-        for c in packed_chunks(lengths_of(examples, prompts.shape[1], labels.numel()), len(prompts), budget):
-            x, ranges = self.rows(backbone, prompts, examples, c)
-            n = sum(m for _, m, _ in ranges)
-            nll, s = self.token_nll(self.encode(x, ranges), ranges, labels.expand(n, *labels.shape))
-            scores = torch.zeros(n*len(labels), dtype=nll.dtype, device=nll.device).index_add_(0, s, -nll).view(n, -1).to('cpu', out.dtype)
-            for (i, a, b), o in zip(c, scores.split([m for _, m, _ in ranges])): out[a:b, i] = o
-        return out
+        x, ranges = self.rows(backbone, prompts, examples, chunk)
+        nll, s = self.token_nll(self.encode(x, ranges), ranges, labels)
+        return nll.new_zeros(labels.shape[:2].numel()).index_add(0, s, -nll).view(labels.shape[:2])
+    def losses(self, backbone, prompts, examples, chunk)->Tensor: # `[pairs]`
+        "Nats per label token; differentiable"
+        labels = padded([examples[i].labels for i in pairs(chunk)[0].tolist()], -100)
+        n = put((labels != -100).sum(1), backbone.device)
+        return -self.log_likelihoods(backbone, prompts, examples, chunk, labels[:, None])[:, 0]/n
+    def scores(self, backbone, prompts, examples, chunk, labels)->Tensor: # `[pairs, C]`
+        "Log-likelihoods of C texts `[C, L]` in nats"
+        n = len(pairs(chunk)[0])
+        return self.log_likelihoods(backbone, prompts, examples, chunk, labels.cpu().expand(n, *labels.shape))
 
 # %% ../nbs/23_packed.ipynb #c017
 ENGINES = ('auto', 'packed', 'plain')

@@ -6,15 +6,18 @@
 __all__ = ['SourceSVGD', 'SourcePosterior', 'learn_posterior', 'learn_prompts']
 
 # %% ../nbs/30_source.ipynb #c004
-import json, os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import torch
 from torch import Tensor
-from .data import batch_indices, fingerprint, task_indices
-from .prompt import Backbone, init_prompts, loss_and_grad
-from .svgd import kernel_noise, repulsion_ratio, predicted_ratio, svgd_direction, total_variance
-from .train import PromptMethod, PromptTuning, fit
+from .backbone import Backbone
+from .collapse import repulsion_ratio, total_variance
+from .data import task_indices
+from .engine import loss_and_grad
+from .settings import SVGD, Source
+from .store import add_lines, fingerprint, load_tensors, read_lines, save_tensors
+from .svgd import kernel_noise, svgd_direction
+from .train import PromptMethod, PromptTuning, batches, fit
 
 # %% ../nbs/30_source.ipynb #c009
 class SourceSVGD(PromptMethod):
@@ -25,27 +28,30 @@ class SourceSVGD(PromptMethod):
         tasks:int, # Number of source tasks K
         lr:float=.3, # Learning rate
         beta:float=1., # Inverse temperature of the mean-loss likelihood
-        kernel:str='rbf', # Of `svgd_direction`
-        bandwidth='median', # Of `svgd_direction`
-        repulsion:float=1., # Factor of the repulsive term
-        blocks:str='all', # A kernel of whole prompts, or one of each "token"
-        noise:bool=False, # Noisy SVGD, whose spread is right in many dimensions; for the plain optimiser "sgd"
+        svgd:SVGD=SVGD(), # How particles interact
         seed:int=0, # Of the noise
     ):
         super().__init__(backbone)
-        self.particles, self.lr, self.tasks, self.beta, self.noise, self.seed = particles.detach().clone().requires_grad_(), lr, tasks, beta, noise, seed
-        self.svgd = dict(kernel=kernel, bandwidth=bandwidth, repulsion=repulsion, blocks=blocks)
+        self.particles = particles.detach().to(backbone.device, copy=True).requires_grad_()
+        self.lr, self.tasks, self.beta, self.svgd, self.seed = lr, tasks, beta, svgd, seed
+
     def groups(self): return {'particles': ([self.particles], self.lr)}
     def prompts(self): return self.particles
+
     def backward(self, batch, step):
-        losses, g = loss_and_grad(self.backbone, self.particles, batch, weights=[self.tasks/len(batch)]*len(batch))
-        score, x = -self.beta*g, self.particles.detach()
-        phi = svgd_direction(x, score, **self.svgd)
-        if self.noise: phi = phi + (2/self.lr)**.5*kernel_noise(x, torch.Generator(x.device).manual_seed(self.seed*10**6 + step), **self.svgd) # a function of the step, so that a run can be resumed
+        weights = [self.tasks/len(batch)]*len(batch)
+        losses, gradient = loss_and_grad(self.backbone, self.particles, batch, weights)
+        x, score = self.particles.detach(), -self.beta*gradient
+        phi = svgd_direction(x, score, self.svgd)
+        if self.svgd.noise: phi = phi + self.noise(x, step)
         self.particles.grad = -phi   # φ ascends, optimisers descend
         log = dict(loss=losses.mean().item(), total_variance=float(total_variance(x)))
-        if len(x) > 1: log['ratio'] = float(repulsion_ratio(x, score, **{k: self.svgd[k] for k in ('kernel', 'bandwidth', 'blocks')}))
-        return log
+        return log | (dict(ratio=float(repulsion_ratio(x, score, self.svgd))) if len(x) > 1 else {})
+
+    def noise(self, x, step):
+        "√(2/ε)·N(0, K/M) with the step size ε of this very step: the step then adds the noise of noisy SVGD at temperature 1"
+        draw = torch.Generator(x.device).manual_seed(self.seed*10**6 + step) # a function of the step, so that a run can be resumed
+        return (2/(self.lr*self.factor))**.5*kernel_noise(x, self.svgd, draw)
 
 # %% ../nbs/30_source.ipynb #c011
 @dataclass
@@ -56,91 +62,84 @@ class SourcePosterior:
     backbone:str # Name of the backbone they belong to
     config:dict = field(default_factory=dict) # How they were made
     history:list = field(default_factory=list) # One dict per step: loss, total variance, repulsion/drive ratio
-    def __repr__(self): return f'SourcePosterior({len(self.particles)} particles of {tuple(self.particles.shape[1:])}, tasks {", ".join(self.tasks)}, backbone {self.backbone!r})'
+
+    def __repr__(self):
+        size = f'{len(self.particles)} particles of {tuple(self.particles.shape[1:])}'
+        return f'SourcePosterior({size}, tasks {", ".join(self.tasks)}, backbone {self.backbone!r})'
+
     @property
     def mean(self)->Tensor: # `[P, H]`
         return self.particles.mean(0)
+
     def save(self,
-        path, # Folder; two files are written
+        path, # Folder; it gets `history.jsonl` and, when that is complete, `posterior.safetensors`
     ):
-        "Write `particles.safetensors` and, when that is complete, `posterior.json`"
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        "Write the posterior"
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        try: save_file({'particles': self.particles.contiguous()}, path/'particles.part')
-        except SafetensorError as e:
-            (path/'particles.part').unlink(missing_ok=True)
-            raise OSError(f'could not write the posterior to {path}: {e}') from None
-        (path/'posterior.part').write_text(json.dumps({k: v for k, v in vars(self).items() if k != 'particles'}))
-        for f in ('particles.safetensors', 'posterior.json'): os.replace((path/f).with_suffix('.part'), path/f)
+        lines = add_lines(path/'history.jsonl', self.history)
+        about = dict(tasks=self.tasks, backbone=self.backbone, config=self.config, lines=lines)
+        save_tensors(path/'posterior.safetensors', dict(particles=self.particles), about)
+
     @classmethod
     def load(cls,
         path, # Folder
     ):
         "Read what `save` wrote"
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
         path = Path(path)
-        if not (path/'posterior.json').exists(): raise ValueError(f'no posterior in {path}: expected posterior.json and particles.safetensors')
-        try: particles = load_file(path/'particles.safetensors')['particles']
-        except SafetensorError as e: raise ValueError(f'the posterior in {path} cannot be read, it may be cut off: remove that folder ({e})') from None
-        return cls(particles, **json.loads((path/'posterior.json').read_text()))
+        tensors, about = load_tensors(path/'posterior.safetensors', what='posterior')
+        history = read_lines(path/'history.jsonl', about.pop('lines'))
+        return cls(tensors['particles'], **about, history=history)
+
+# %% ../nbs/30_source.ipynb #24d77886
+def _checked(sources):
+    "The sources' names; `ValueError` when there is nothing to learn from"
+    if not sources: raise ValueError('expected at least one source task, got none')
+    empty = [n for n, examples in sources.items() if not examples]
+    if empty: raise ValueError(f'source task {empty[0]!r} has no examples: take it out, or look at its file')
+    return list(sources)
+
+def _noted(settings):
+    "Settings as JSON can hold them: functions by their names"
+    if isinstance(settings, dict): return {k: _noted(v) for k, v in settings.items()}
+    return getattr(settings, '__qualname__', settings)
 
 # %% ../nbs/30_source.ipynb #c012
 def learn_posterior(
     backbone:Backbone,
     sources:dict, # Task name -> list of `Example`
-    m:int=5, # Particles M
-    length:int=100, # Prompt length P
-    steps:int=1000, # SVGD steps
-    lr:float=.3, # Learning rate
-    b:int=1, # Examples of each sampled task in a step
-    kappa:int=None, # Source tasks sampled in a step; all unless given
-    seed:int=0, # Of prompts and batches
-    beta:float=1., # Inverse temperature of the mean-loss likelihood
-    kernel:str='rbf', # Kernel of SVGD
-    bandwidth='median', # Its bandwidth
-    repulsion:float=1., # Factor of the repulsive term
-    blocks:str='all', # A kernel of whole prompts, or one of each "token"
-    noise:bool=False, # Noisy SVGD; for the optimiser "sgd"
-    optimizer:str='adam', # Optimiser that takes −φ as the gradient
-    checkpoint:str=None, # File to resume from
-    every:int=25, # Steps between two savings
-    progress:str='', # Label of the progress bar
+    start:Tensor, # Where the particles start, `[M, P, H]`: `init_prompts(backbone, M, P)`
+    options:Source=Source(), # Settings of the source stage
+    callbacks=(), # See `fit`
+    **changes, # Changes of the settings, as `steps=500`
 )->SourcePosterior:
     "Sample the posterior of a soft prompt over source tasks with SVGD"
-    if not sources: raise ValueError('expected at least one source task, got none')
-    names, config = list(sources), dict(m=m, length=length, steps=steps, lr=lr, b=b, kappa=kappa, seed=seed, beta=beta, kernel=kernel, bandwidth=bandwidth,
-                                        repulsion=repulsion, optimizer=optimizer) | (dict(blocks=blocks) if blocks != 'all' else {}) | (dict(noise=True) if noise else {})
-    if noise and optimizer != 'sgd': raise ValueError(f'noise has its size with the plain step only: use optimizer "sgd", got {optimizer!r}')
-    if empty := [n for n in names if not sources[n]]: raise ValueError(f'source task {empty[0]!r} has no examples')
-    def batch(t):
-        return [[sources[names[k]][i] for i in batch_indices(len(sources[names[k]]), b, t, [seed, k])] for k in task_indices(len(names), kappa or len(names), t, seed)]
-    method = SourceSVGD(backbone, init_prompts(backbone, m, length, seed), len(names), lr, beta, kernel, bandwidth, repulsion, blocks, noise, seed)
-    history = fit(method, batch, steps, optimizer, checkpoint=checkpoint, every=every, key=fingerprint(backbone.name, sources, config), progress=progress)
-    return SourcePosterior(method.particles.detach().cpu(), names, backbone.name, config, history)
+    names = _checked(sources)
+    o = options.changed(changes, tasks=tuple(names), particles=len(start))
+    def sampled(t): return task_indices(len(names), o.kappa or len(names), t, o.seed)
+    batch = batches(list(sources.values()), o.batch, [[o.seed, k] for k in range(len(names))], sampled)
+    method = SourceSVGD(backbone, start, len(names), o.lr, o.beta, o.svgd, o.seed)
+    key = fingerprint(backbone.name, start, sources, _noted(asdict(o))) if callbacks else ''
+    history = fit(method, batch, o.steps, o.optimizer, callbacks=callbacks, key=key)
+    return SourcePosterior(method.particles.detach().cpu(), names, backbone.name, _noted(asdict(o)), history)
 
 # %% ../nbs/30_source.ipynb #c021
 def learn_prompts(
     backbone:Backbone,
     sources:dict, # Task name -> list of `Example`
-    length:int=100, # Prompt length P
-    steps:int=1000, # Steps for each task
-    lr:float=.3, # Learning rate
-    b:int=1, # Examples in a step
-    seed:int=0, # Of the common start and the batches
-    optimizer:str='adam', # See `fit`
-    checkpoint:str=None, # Folder to resume from
-    progress:str='', # Label of the progress bars
+    start:Tensor, # Where all of them start, `[P, H]`
+    options:Source=Source(), # Settings of the source stage; each task gets its steps and batch
+    callbacks=None, # Function of a task's name that gives the callbacks of its `fit`
+    **changes, # Changes of the settings
 )->SourcePosterior: # Its particles are the tasks' prompts, in order: `[K, P, H]`
     "Prompt tuning on every source task by itself"
-    if not sources: raise ValueError('expected at least one source task, got none')
-    start, config, out, history = init_prompts(backbone, 1, length, seed)[0], dict(separate=True, length=length, steps=steps, lr=lr, b=b, seed=seed, optimizer=optimizer), [], []
-    for k,(name,exs) in enumerate(sources.items()):
-        if not exs: raise ValueError(f'source task {name!r} has no examples')
-        pt = PromptTuning(backbone, start, lr)
-        file = None if checkpoint is None else Path(checkpoint)/f'{name}.pt'
-        history.append(fit(pt, lambda t: [[exs[i] for i in batch_indices(len(exs), b, t, [seed, k])]], steps, optimizer, checkpoint=file, key=fingerprint(backbone.name, exs, config), progress=progress and f'{progress}, {name}'))
-        out.append(pt.prompt.detach().cpu())
-    return SourcePosterior(torch.stack(out), list(sources), backbone.name, config, [dict(loss=sum(h['loss'] for h in hs)/len(hs)) for hs in zip(*history)])
+    names, prompts, histories = _checked(sources), [], []
+    o = options.changed(changes, tasks=tuple(names), particles=len(names))
+    for k, (name, examples) in enumerate(sources.items()):
+        pt, heard = PromptTuning(backbone, start, o.lr), callbacks(name) if callbacks else ()
+        batch = batches([examples], o.batch, [[o.seed, k]])
+        key = fingerprint(backbone.name, start, examples, _noted(asdict(o))) if heard else ''
+        histories.append(fit(pt, batch, o.steps, o.optimizer, callbacks=heard, key=key))
+        prompts.append(pt.prompt.detach().cpu())
+    mean_loss = [dict(loss=sum(h['loss'] for h in step)/len(step)) for step in zip(*histories)]
+    return SourcePosterior(torch.stack(prompts), names, backbone.name, _noted(asdict(o)) | dict(separate=True), mean_loss)

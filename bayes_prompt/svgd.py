@@ -4,44 +4,74 @@
 
 # %% auto #0
 __all__ = ['kernels', 'bandwidths', 'optimizers', 'rbf_kernel', 'imq_kernel', 'laplacian_kernel', 'linear_kernel', 'no_kernel',
-           'pairwise', 'median_bandwidth', 'kernel_matrix', 'svgd_direction', 'svgd', 'kernel_noise', 'mode_occupancy',
-           'total_variance', 'effective_rank', 'repulsion_ratio', 'predicted_ratio', 'ksd']
+           'pairwise', 'median_bandwidth', 'svgd_direction', 'kernel_noise', 'kernel_matrix', 'svgd']
 
 # %% ../nbs/04_svgd.ipynb #c004
-import difflib, math
+import math
 from functools import lru_cache, partial
 import numpy as np, torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from .options import choose
+from .settings import SVGD
 
 # %% ../nbs/04_svgd.ipynb #c012
-def rbf_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
+def rbf_kernel(
+    d2:Tensor, # Squared distances `[..., M, M]`
+    h:float|Tensor, # Bandwidth
+)->tuple[Tensor,Tensor]: # k and k' `[..., M, M]`
     r"Gaussian kernel $k=e^{-r^2/h}$ (Liu & Wang 2016)"
     k = (d2/-h).exp_()
     return k, k/-h
 
+# %% ../nbs/04_svgd.ipynb #1252827a
 def imq_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
-    r"Inverse multiquadric $k=(1+r^2/h)^{-1/2}$, with a heavy tail: distant particles interact (Gorham & Mackey 2017, [arXiv 1703.01717](https://arxiv.org/abs/1703.01717))"
+    r"Inverse multiquadric $k=(1+r^2/h)^{-1/2}$: its tail is heavy"
     k = (1 + d2/h)**-0.5
     return k, -k**3/(2*h)
 
+# %% ../nbs/04_svgd.ipynb #2c5f556a
 def laplacian_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
-    r"Laplacian kernel $k=e^{-r/\sqrt h}$: a cusp at 0, where its gradient is taken as 0"
+    r"Laplacian kernel $k=e^{-r/\sqrt h}$; its gradient at 0 is taken as 0"
     k = torch.exp(-(d2/h).sqrt())
     return k, torch.where(d2 > 0, -k/(2*d2.sqrt()*h**.5), 0.)
 
+# %% ../nbs/04_svgd.ipynb #c394c35e
 def linear_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
-    r"Linear kernel $k=1+(x-\bar x)^\top(y-\bar x)/h$ around the particles' mean: exact for a Gaussian's mean and covariance if M > d (Liu & Wang 2018, [arXiv 1810.11693](https://arxiv.org/abs/1810.11693))"
-    gram = (d2.mean(-1, keepdim=True) + d2.mean(-2, keepdim=True) - d2 - d2.mean((-2,-1), keepdim=True))/2
+    r"Linear kernel $k=1+(x-\bar x)^\top(y-\bar x)/h$ around the mean: exact for a Gaussian if M > d"
+    rows, columns = d2.mean(-1, keepdim=True), d2.mean(-2, keepdim=True)
+    gram = (rows + columns - d2 - d2.mean((-2,-1), keepdim=True))/2
     return 1 + gram/h, torch.zeros_like(d2) - 1/(2*h)
 
+# %% ../nbs/04_svgd.ipynb #63904676
 def no_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
-    "No interaction: with M times the identity φ is each particle's own score, so these are M independent runs"
-    return d2.shape[-1]*torch.eye(d2.shape[-1]).to(d2).expand_as(d2), torch.zeros_like(d2)
+    "No interaction: φ is each particle's own score"
+    M = d2.shape[-1]
+    return M*torch.eye(M).to(d2).expand_as(d2), torch.zeros_like(d2)
 
-kernels = dict(rbf=rbf_kernel, imq=imq_kernel, laplacian=laplacian_kernel, linear=linear_kernel, none=no_kernel)
+# %% ../nbs/04_svgd.ipynb #cd26c5b9
+kernels = dict(
+    rbf=rbf_kernel, imq=imq_kernel, laplacian=laplacian_kernel, linear=linear_kernel, none=no_kernel)
 
 # %% ../nbs/04_svgd.ipynb #c015
+def _checked(x):
+    "`ValueError` for what is not a tensor of particles"
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"expected particles in a torch tensor, got {type(x).__name__}: use torch.as_tensor")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            "expected floating-point particles with the digits of float32 or float64, "
+            f"got {x.dtype}: use x.float()")
+    if x.ndim == 0 or x.numel() == 0:
+        raise ValueError(f"expected particles [M, ...] with at least one number, got shape {list(x.shape)}")
+
+def _flat(x, blocks='all'):
+    "One matrix of particles for each block, `[B, M, D/B]`"
+    _checked(x)
+    B = dict(all=1, token=x.shape[1] if x.ndim > 1 else 1, coordinate=x.numel()//len(x))[blocks]
+    return x.reshape(len(x), B, -1).transpose(0, 1)
+
 @lru_cache(8)
 def _pairs(M, device):
     "Where the pairs above the diagonal are in a flat `[M, M]`"
@@ -51,16 +81,21 @@ def _pairs(M, device):
 def _pairwise(x):
     "Squared distances `[B, M, M]` of flat particles `[B, M, D]`"
     B,M,D = x.shape
-    if B > 1 or D < 16: return torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist').square_()
+    if B > 1 or D < 16:
+        return torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist').square_()
     d2 = x.new_zeros(1, M*M)
     d2[0,_pairs(M, x.device)] = torch.pdist(x[0]).square_()  # faster with many coordinates
     d2 = d2.view(1, M, M)
     return d2 + d2.mT
 
-def pairwise(x:Tensor)->Tensor:
-    "Squared distances `[M, M]` between particles `[M, ...]`"
-    return _pairwise(x.reshape(1, len(x), -1))[0]
+# %% ../nbs/04_svgd.ipynb #c577eaf5
+def pairwise(
+    x:Tensor, # Particles `[M, ...]`
+)->Tensor: # `[M, M]`
+    "Squared distances between particles"
+    return _pairwise(_flat(x))[0]
 
+# %% ../nbs/04_svgd.ipynb #3963cc54
 def median_bandwidth(
     x:Tensor, # Particles `[M, ...]`
     d2:Tensor|None=None, # Their squared distances `[..., M, M]`, if at hand
@@ -68,182 +103,167 @@ def median_bandwidth(
     roots:bool=False, # Take the median of the distances, and square it?
     plus:int=0, # Added to M
 )->Tensor: # Bandwidth(s) `[...]`
-    "Median of the squared distances over all pairs, divided by log M; 1 for a single particle, which has no pairs"
+    "Median of the squared distances over pairs, divided by log M; 1 for a particle that has no pairs"
     d2 = pairwise(x) if d2 is None else d2
     M = d2.shape[-1]
     if M == 1: return d2.new_ones(d2.shape[:-2])
     v = d2.flatten(-2)
     if not diagonal: v = v.index_select(-1, _pairs(M, d2.device))
-    med = np.median((v.sqrt() if roots else v).numpy(force=True), -1)  # torch's median is the lower of the middle two
-    return torch.as_tensor(med**2 if roots else med, dtype=d2.dtype, device=d2.device)/math.log(M + plus)
+    if roots: v = v.sqrt()
+    med = np.median(v.numpy(force=True), -1)  # torch's median is the lower of the middle two
+    if roots: med = med**2
+    return torch.as_tensor(med, dtype=d2.dtype, device=d2.device)/math.log(M + plus)
 
-bandwidths = dict(median=median_bandwidth, liu=partial(median_bandwidth, diagonal=True, plus=1),
-                  blackjax=partial(median_bandwidth, roots=True), numpyro=partial(median_bandwidth, roots=True, diagonal=True))
+# %% ../nbs/04_svgd.ipynb #74c14412
+bandwidths = dict(
+    median=median_bandwidth,
+    liu=partial(median_bandwidth, diagonal=True, plus=1),
+    blackjax=partial(median_bandwidth, roots=True),
+    numpyro=partial(median_bandwidth, roots=True, diagonal=True))
 
 # %% ../nbs/04_svgd.ipynb #c021
-def _named(x, table, what):
-    "Look a name up in `table`; anything that is not a name is returned as it is"
-    if not isinstance(x, str): return x
-    if x in table: return table[x]
-    raise ValueError(f"unknown {what} {x!r}: use one of {list(table)}; the nearest is {difflib.get_close_matches(x, table, 1, 0)[0]!r}")
-
-def _flat(x, blocks):
-    "One matrix of particles for each block, `[B, M, D/B]`"
-    n = _named(blocks, dict(all=1, token=x.shape[1] if x.ndim > 1 else 1, coordinate=x[0].numel()), 'blocks')
-    return x.reshape(len(x), n, -1).transpose(0, 1)
-
-def _finite(x, what):
+def _refuse(x, what):
     "`ValueError` that names the particles of `x` `[B, M, D]` which hold NaN or infinity"
     bad = (~x.isfinite().all(-1).all(0)).nonzero().flatten().tolist()
-    if bad: raise ValueError(f"the {what} of particle(s) {bad} is NaN or infinite: lower the learning rate or check the log density there")
+    if bad: raise ValueError(
+        f"the {what} of particle(s) {bad} is NaN or infinite: "
+        "lower the learning rate or check the log density there")
 
-def _kernel(x, kernel, bandwidth):
+def _named(thing, table, what): return choose(thing, table, what) if isinstance(thing, str) else thing
+
+def _width(x, d2, rule):
+    "Bandwidth(s) `[B, 1, 1]` by a rule's name, a function or a number"
+    h = _named(rule, bandwidths, 'bandwidth')
+    if callable(h): h = h(x, d2)
+    return torch.as_tensor(h, dtype=d2.dtype, device=d2.device)[...,None,None]
+
+def _kernel(x, options):
     "k and k' `[B, M, M]` of flat particles `[B, M, D]`"
     d2 = _pairwise(x)
-    if not math.isfinite(d2.sum()): _finite(x, 'position')
-    h = _named(bandwidth, bandwidths, 'bandwidth')
-    h = torch.as_tensor(h(x, d2) if callable(h) else h, dtype=d2.dtype, device=d2.device)[...,None,None]
+    if not math.isfinite(d2.sum()):
+        _refuse(x, 'position')
+        raise ValueError(
+            f"the particles are so far apart that squared distances overflow {d2.dtype}: "
+            "rescale them, or use float64")
+    h = _width(x, d2, options.bandwidth)
     least = h.min().item()
-    if not least >= 0: raise ValueError(f"expected a bandwidth that is not negative or NaN, got {least:.3g}: use 'median' or a positive number")
-    if least > 0: return _named(kernel, kernels, 'kernel')(d2, h)
-    info = torch.finfo(d2.dtype)
-    k,dk = _named(kernel, kernels, 'kernel')(d2, h.clamp(min=info.eps*d2.max().item() + info.tiny))
-    return k, dk.masked_fill(d2 == 0, 0)  # (nearly) all coincide, and no direction to push them in: do not multiply 0 by 1/h
+    if not least >= 0:
+        raise ValueError(
+            f"expected a bandwidth that is not negative or NaN, got {least:.3g}: "
+            "use 'median' or a positive number")
+    kernel = _named(options.kernel, kernels, 'kernel')
+    tiny = 8*d2.shape[-1]*torch.finfo(d2.dtype).tiny  # 1/h, M times, is still finite
+    if least >= tiny: return kernel(d2, h)
+    # (Nearly) all coincide: there is no direction to push them in, so do not multiply 0 by 1/h
+    k,dk = kernel(d2, h.clamp(min=torch.finfo(d2.dtype).eps*d2.max().item() + tiny))
+    return k, dk.masked_fill(d2 == 0, 0)
 
-def kernel_matrix(x:Tensor, kernel="rbf", bandwidth="median", blocks="all")->Tensor:
-    "The kernel `[M, M]` between particles `[M, ...]`, or one for each block; the arguments are `svgd_direction`'s"
-    k = _kernel(_flat(x, blocks), kernel, bandwidth)[0]
-    return k[0] if blocks == 'all' else k
-
-# %% ../nbs/04_svgd.ipynb #c022
-def _terms(x, score, kernel, bandwidth, blocks):
-    "The matrices of eq. 3 for each block: K `[B, M, M]`, S `[B, M, D]`, 2(K' - diag K'1) `[B, M, M]` and X - x_1 `[B, M, D]`"
-    if not x.is_floating_point() or x.ndim == 0 or len(x) == 0:
-        raise ValueError(f"expected floating-point particles [M, ...], got {x.dtype} {list(x.shape)}")
-    if score.shape != x.shape: raise ValueError(f"expected a score of the particles' shape {list(x.shape)}, got {list(score.shape)}")
-    x,s = _flat(x, blocks), _flat(score.to(x.dtype), blocks)
-    k,dk = _kernel(x, kernel, bandwidth)
-    if not math.isfinite(s.sum()): _finite(s, 'score')
+def _parts(x, score, options):
+    "The matrices K, S, B and X - x_1 of eq. 3 for each block: `[B, M, M]`, or `[B, M, D]`"
+    _checked(x)
+    if not isinstance(score, Tensor) or score.shape != x.shape:
+        got = list(score.shape) if hasattr(score, 'shape') else score
+        raise ValueError(
+            f"expected a score tensor of the particles' shape {list(x.shape)}, "
+            f"got {got} ({type(score).__name__})")
+    x,s = _flat(x, options.blocks), _flat(score.to(x.dtype), options.blocks)
+    k,dk = _kernel(x, options)
+    if not math.isfinite(s.sum()): _refuse(s, 'score')
     b = 2*dk
     b.diagonal(dim1=-2, dim2=-1).sub_(b.sum(-1))
     return k, s, b, x - x[:,:1]
 
+# %% ../nbs/04_svgd.ipynb #c022
 @torch.no_grad()
 def svgd_direction(
     x:Tensor, # Particles `[M, ...]`, float32 or float64
     score:Tensor, # Gradient of the log density at each particle, the same shape
-    kernel="rbf", # "rbf", "imq", "laplacian", "linear", "none" or a function `(d2, h) -> (k, k')`
-    bandwidth="median", # "median", "liu", "blackjax", "numpyro", a number, or a function `(x, d2) -> h` of flat particles `[..., M, D]` and squared distances `[..., M, M]`
-    repulsion:float=1., # Scale of the repulsion; 1 is SVGD
-    damping:float=1., # Scale of each particle's own score in its drive; 1 is SVGD
-    blocks="all", # One kernel on all coordinates, one for each "token" (row of `[P, H]`), or one for each "coordinate"
+    options:SVGD=SVGD(), # Kernel, bandwidth, blocks, scale of repulsion, damping
 )->Tensor: # φ, the same shape as `x`
-    """The SVGD direction, eq. 3: an ascent direction, so for a torch optimiser set `x.grad = -φ`. One particle: φ is its score.
-    Coincident particles: φ is their mean score. `ValueError` for a score of another shape, an unknown kernel or bandwidth, and
-    NaN or infinity (naming the particles)."""
-    k,s,b,x_ = _terms(x, score, kernel, bandwidth, blocks)
-    if damping != 1: k = k + (damping - 1)*torch.diag_embed(k.diagonal(dim1=-2, dim2=-1))
-    k,b = k/len(x), b*(repulsion/len(x))
-    phi = (k@s).baddbmm_(b, x_) if s.shape[-1] >= 16 else (s.mT@k).baddbmm_(x_.mT, b).mT  # the same, as K and B are symmetric; faster with few coordinates
+    """The SVGD direction, eq. 3. It ascends, so for a torch optimiser set `x.grad = -φ`.
+    `ValueError` for a score of another shape, and for NaN or infinity (naming the particles)."""
+    k,s,b,x_ = _parts(x, score, options)
+    if options.damping != 1:
+        own = torch.diag_embed(k.diagonal(dim1=-2, dim2=-1))
+        k = k + (options.damping - 1)*own
+    k,b = k/len(x), b*(options.repulsion/len(x))
+    if s.shape[-1] >= 16: phi = (k@s).baddbmm_(b, x_)
+    else: phi = (s.mT@k).baddbmm_(x_.mT, b).mT  # K and B are symmetric; faster with few coordinates
     return phi.transpose(0, 1).reshape(x.shape)
 
-# %% ../nbs/04_svgd.ipynb #c031
+# %% ../nbs/04_svgd.ipynb #53df969c
+@torch.no_grad()
+def kernel_noise(
+    x:Tensor, # Particles `[M, ...]`
+    options:SVGD=SVGD(), # Kernel, bandwidth, blocks
+    generator:torch.Generator|None=None, # Of the noise
+)->Tensor: # The same shape as `x`
+    "Normal noise with covariance K/M between particles, independent between coordinates"
+    flat = _flat(x, options.blocks)
+    lam,v = torch.linalg.eigh(_kernel(flat, options)[0]/len(x))
+    xi = torch.randn(flat.shape, dtype=x.dtype, device=x.device, generator=generator)
+    root = v*lam.clamp(min=0).sqrt().unsqueeze(-2)  # Cholesky's fails where particles coincide
+    return (root@xi).transpose(0, 1).reshape(x.shape)
+
+# %% ../nbs/04_svgd.ipynb #83b21036
+def kernel_matrix(
+    x:Tensor, # Particles `[M, ...]`
+    options:SVGD=SVGD(), # Kernel, bandwidth, blocks
+)->Tensor: # `[M, M]`, or `[B, M, M]` with a kernel for each block
+    "The kernel between particles"
+    k = _kernel(_flat(x, options.blocks), options)[0]
+    return k[0] if options.blocks == 'all' else k
+
+# %% ../nbs/04_svgd.ipynb #29420b9e
 optimizers = dict(sgd=torch.optim.SGD, adam=torch.optim.Adam, adagrad=torch.optim.Adagrad)
 
+# %% ../nbs/04_svgd.ipynb #160366ba
+def _optimizer(optimizer, x, lr, state):
+    "A torch optimiser by name or class, as it was when the run stopped; None for the plain step"
+    if not optimizer: return None
+    opt = _named(optimizer, optimizers, 'optimizer')([x], lr=lr)
+    if state: opt.load_state_dict(state['optimizer'])
+    return opt
+
+# %% ../nbs/04_svgd.ipynb #c031
 def svgd(
-    score_fn, # Particles `[M, ...]` -> the gradient of their log density `[M, ...]`, of all data or of a minibatch
+    score_fn, # Particles `[M, ...]` -> gradient of their log density, of all data or a minibatch
     particles:Tensor, # Where they start, `[M, ...]`; left as they are
     steps:int=500, # Number of updates
     lr:float=0.1, # Step size ε
+    options:SVGD=SVGD(), # Of `svgd_direction`; with `noise` the plain step is noisy
     optimizer=None, # None for the plain step x + εφ; "sgd", "adam", "adagrad" or a torch optimiser class
     temperature=1., # The score is divided by it: a number, or a function of the step
-    noise:bool=False, # Add √(2ε)·`kernel_noise` to the plain step: noisy SVGD
-    generator:torch.Generator|None=None, # Of the noise (and of the score's minibatches, if it draws from the same one)
-    callback=None, # Called as `callback(step, x, score)` before each update; `x` is the live tensor, clone it to keep it
+    generator:torch.Generator|None=None, # Of the noise, and of minibatches that draw from the same one
+    callback=None, # Called as `callback(step, x, score)` before each update; clone `x` to keep it
     trace:bool=False, # Also return the path
     progress:bool=False, # Show a progress bar?
-    state:dict|None=None, # Kept up to date with all that is needed to go on; give it back to go on (`torch.save` keeps it)
-    **direction, # Arguments of `svgd_direction`: kernel, bandwidth, repulsion, damping, blocks
+    state:dict|None=None, # Kept up to date with all that is needed; give it back to go on
 ): # Particles `[M, ...]`; with `trace` also their path `[steps+1, M, ...]`
     "Sample a density by its score: `steps` updates along `svgd_direction`"
-    if noise and optimizer: raise ValueError("noise=True needs the plain step: leave optimizer=None")
-    x,start = ((state or {}).get(k, v) for k,v in dict(particles=particles, step=0).items())
+    if options.noise and optimizer:
+        raise ValueError("noisy SVGD needs the plain step, whose size its noise has: leave optimizer=None")
+    then = state or {}
+    x = then.get('particles', particles)
+    _checked(x)
     x = x.detach().clone()
-    opt = optimizer and _named(optimizer, optimizers, 'optimizer')([x], lr=lr)
-    if state and opt: opt.load_state_dict(state['optimizer'])
-    if state and generator: generator.set_state(state['generator'])
+    opt = _optimizer(optimizer, x, lr, then)
+    if then and generator: generator.set_state(then['generator'])
     path = [x.clone()]
-    for t in tqdm(range(start, steps), disable=not progress):
+    for t in tqdm(range(then.get('step', 0), steps), disable=not progress):
         s = score_fn(x.detach())  # so that a score by autograd may call requires_grad_
         if callback: callback(t, x, s)
         T = temperature(t) if callable(temperature) else temperature
-        phi = svgd_direction(x, s if T == 1 else s/T, **direction)
-        if noise: phi += (2/lr)**.5*kernel_noise(x, generator, **direction)
+        phi = svgd_direction(x, s if T == 1 else s/T, options)
+        if options.noise: phi += (2/lr)**.5*kernel_noise(x, options, generator)
         if opt:
             x.grad = phi.neg_()
             opt.step()
         else: x.add_(phi, alpha=lr)
         del s, phi  # their memory is wanted by the next ones
         if trace: path.append(x.clone())
-        if state is not None: state.update(step=t+1, particles=x.detach(), optimizer=opt and opt.state_dict(), generator=generator and generator.get_state())
+        if state is not None: state.update(
+            step=t+1, particles=x.detach(),
+            optimizer=opt and opt.state_dict(), generator=generator and generator.get_state())
     x.grad = None
     return (x, torch.stack(path)) if trace else x
-
-def kernel_noise(x:Tensor, generator:torch.Generator|None=None, kernel="rbf", bandwidth="median", blocks="all", **_)->Tensor:
-    """Normal noise `[M, ...]` with covariance K/M between particles `[M, ...]`, independent between coordinates
-    (Gallego & Ríos Insua 2018, [arXiv 1812.00071](https://arxiv.org/abs/1812.00071)); the arguments are `svgd_direction`'s"""
-    flat = _flat(x, blocks)
-    lam,v = torch.linalg.eigh(_kernel(flat, kernel, bandwidth)[0]/len(x))
-    xi = torch.randn(flat.shape, dtype=x.dtype, device=x.device, generator=generator)
-    root = v*lam.clamp(min=0).sqrt().unsqueeze(-2)  # any root of K will do; Cholesky's fails where particles coincide
-    return (root@xi).transpose(0, 1).reshape(x.shape)
-
-# %% ../nbs/04_svgd.ipynb #c048
-def mode_occupancy(x:Tensor, modes:Tensor)->Tensor:
-    "The share `[C]` of the particles `[M, ...]` that are nearest to each of the modes `[C, ...]`"
-    near = torch.cdist(x.reshape(len(x), -1), modes.reshape(len(modes), -1).to(x)).argmin(1)
-    return near.bincount(minlength=len(modes))/len(x)
-
-# %% ../nbs/04_svgd.ipynb #c055
-def total_variance(x:Tensor)->float:
-    "Mean squared distance of particles `[M, ...]` from their mean: the trace of their covariance, with 1/M"
-    return float((x - x.mean(0)).square().sum()/len(x))
-
-def effective_rank(x:Tensor)->float:
-    r"Directions in which particles `[M, ...]` spread, 1 to M-1 (0 if all coincide): participation ratio $(\sum\lambda)^2/\sum\lambda^2$ of their covariance's eigenvalues"
-    x = (x - x.mean(0)).reshape(len(x), -1)
-    g = x@x.T
-    return float(g.trace()**2/g.square().sum()) if g.any() else 0.
-
-@torch.no_grad()
-def repulsion_ratio(x:Tensor, score:Tensor, kernel="rbf", bandwidth="median", blocks="all")->float:
-    "Norm of all repulsion over the norm of all drive: 1 at rest, near 0 where the particles do not notice each other; the arguments are `svgd_direction`'s"
-    k,s,b,x = _terms(x, score, kernel, bandwidth, blocks)
-    return float((b@x).norm()/(k@s).norm())
-
-def predicted_ratio(M:int, d:int)->float:
-    r"`repulsion_ratio` of M independent samples of $\mathcal N(0,I_d)$ for large d, $\frac{\log M}{d}\sqrt{\frac{1-1/M}{1+1/M-1/M^2}}$"
-    return math.log(M)/d*((1 - 1/M)/(1 + 1/M - 1/M**2))**.5
-
-# %% ../nbs/04_svgd.ipynb #c074
-def ksd(
-    x:Tensor, # Particles `[M, ...]`
-    score:Tensor, # Their scores, the same shape
-    kernel="imq", # A kernel that is smooth at 0: "rbf", "imq" or a function as in `svgd_direction`. IMQ's tail sees particles that wander off
-    bandwidth="median", # As in `svgd_direction`
-    unbiased:bool=False, # Leave the diagonal out: the U-statistic, which may be negative, instead of the V-statistic
-)->float:
-    r"Squared kernelised Stein discrepancy: 0 in expectation for samples of the density that has this score (Liu, Lee & Jordan 2016, [arXiv 1602.03253](https://arxiv.org/abs/1602.03253))"
-    if kernel in ('laplacian', 'linear', 'none'): raise ValueError(f"KSD needs a kernel with two derivatives at 0, got {kernel!r}: use 'imq' or 'rbf'")
-    if unbiased and len(x) < 2: raise ValueError("the U-statistic needs at least two particles, got 1: use unbiased=False")
-    _,s,_,x = _terms(x.detach().double(), score.detach().double(), kernel, bandwidth, 'all')
-    d2 = _pairwise(x).requires_grad_()
-    h = _named(bandwidth, bandwidths, 'bandwidth')
-    h = torch.as_tensor(h(x, d2.detach()) if callable(h) else h)
-    if not (h > 0).all(): raise ValueError("KSD needs a positive bandwidth, but most particles coincide: give a number")
-    k,dk = _named(kernel, kernels, 'kernel')(d2, h)
-    ddk, = torch.autograd.grad(dk.sum(), d2)
-    a = s@x.mT
-    drop = a.diagonal(dim1=1, dim2=2)[:,:,None] + a.diagonal(dim1=1, dim2=2)[:,None] - a - a.mT  # (s_i - s_j)·(x_i - x_j)
-    u = (k*(s@s.mT) - 2*dk*(drop + x.shape[-1]) - 4*ddk*d2).detach()[0]
-    return float((u.sum() - u.trace())/(len(u)*(len(u) - 1)) if unbiased else u.mean())

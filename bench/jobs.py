@@ -12,7 +12,7 @@ JOBS = dict(demo='bp_demo', source='source stage of {} steps')
 
 def inside(clock):
     "Count the time in the model and in the backward pass into `clock`"
-    import torch, bayes_prompt.prompt as prompt
+    import torch, bayes_prompt.backbone as prompt
     depth = [0]
     def enter(*_):
         if not depth[0]: clock['t'] = time.perf_counter(); clock.setdefault('first', time.time())
@@ -44,7 +44,8 @@ def child(job, steps, started):
             bp_demo(out=d)
         else:
             from bayes_prompt.data import load_task
-            from bayes_prompt.prompt import encode, load_backbone
+            from bayes_prompt.backbone import load_backbone
+            from bayes_prompt.prompt import encode
             from bayes_prompt.source import learn_posterior
             bb = load_backbone('mini')
             sources = {t: encode(bb, load_task(t).train, 40, 10) for t in ('movie', 'tweets')}

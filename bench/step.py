@@ -18,8 +18,10 @@ from pathlib import Path
 import torch, torch.nn.functional as F
 from tqdm import tqdm
 
+from bayes_prompt.backbone import Backbone, load_backbone, token_budget
+from bayes_prompt.engine import label_scores, loss_and_grad, prompt_losses
 from bayes_prompt.packed import Attend, Norm, Packed
-from bayes_prompt.prompt import Backbone, Example, init_prompts, label_ids, label_scores, load_backbone, loss_and_grad, prompt_losses, token_budget
+from bayes_prompt.prompt import Example, init_prompts, label_ids
 
 warnings.filterwarnings('ignore')
 SHAPES = {'t5-small': dict(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8), 't5-base': dict(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12),

@@ -1,9 +1,11 @@
 "Prompts as files and as PEFT adapters, and several of them in one batch"
 import json, os, warnings
 import pytest, torch
+from bayes_prompt.backbone import load_backbone
 from bayes_prompt.data import load_task
+from bayes_prompt.engine import generate, padded, prompt_losses
 from bayes_prompt.interchange import PromptBank, from_peft, load_prompt, save_prompt, to_peft
-from bayes_prompt.prompt import encode, generate, init_prompts, load_backbone, pad, prompt_losses
+from bayes_prompt.prompt import encode, init_prompts
 from bayes_prompt.train import PromptTuning, fit, predict
 peft = pytest.importorskip('peft')
 pytestmark = pytest.mark.filterwarnings('ignore::FutureWarning')
@@ -96,8 +98,8 @@ def test_about_that_json_cannot_hold(tiny, tmp_path):
 
 def peft_inputs(bb, exs):
     n = torch.tensor([len(e.ids) for e in exs])
-    ids = pad([e.ids for e in exs], bb.tokenizer.pad_token_id)
-    return dict(input_ids=ids, attention_mask=(torch.arange(ids.shape[1]) < n[:, None]).long(), labels=pad([e.labels for e in exs], -100))
+    ids = padded([e.ids for e in exs], bb.tokenizer.pad_token_id)
+    return dict(input_ids=ids, attention_mask=(torch.arange(ids.shape[1]) < n[:, None]).long(), labels=padded([e.labels for e in exs], -100))
 
 def plain(bb, prompt, exs):
     "Logits of one example at a time, without anything of ours: neither batch nor mask"

@@ -90,7 +90,7 @@ def test_wrong_options_get_a_sentence(change, message):
 def t5_base():
     "T5-base's architecture without weights"
     from transformers import T5Config, T5ForConditionalGeneration
-    from bayes_prompt.prompt import Backbone, load_backbone
+    from bayes_prompt.backbone import Backbone, load_backbone
     with torch.device('meta'): model = T5ForConditionalGeneration(T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12, d_kv=64, vocab_size=32128))
     return Backbone('t5-base', model.requires_grad_(False).eval(), load_backbone('tiny-t5').tokenizer)
 
@@ -110,7 +110,7 @@ def test_published_counts(t5_base):
 def test_every_family_of_t5(family, tmp_path):
     "ReLU and tied head, gated GELU and a head of its own (v1.1, flan), mT5"
     from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
-    from bayes_prompt.prompt import load_backbone
+    from bayes_prompt.backbone import load_backbone
     tok = load_backbone('tiny-t5').tokenizer
     small = dict(vocab_size=len(tok), d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, pad_token_id=tok.pad_token_id, eos_token_id=tok.sep_token_id, decoder_start_token_id=tok.pad_token_id)
     torch.manual_seed(0)

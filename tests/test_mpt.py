@@ -1,9 +1,11 @@
 """Multitask prompt tuning: its loss against plain transformers calls, its limit, its subsets, its counts, its resume."""
 import pytest, torch, torch.nn.functional as F
 from transformers import T5Config, T5ForConditionalGeneration
+from bayes_prompt.backbone import Backbone, load_backbone
 from bayes_prompt.baselines.mpt import MPTSource, target_start
 from bayes_prompt.data import load_task
-from bayes_prompt.prompt import Backbone, Example, encode, init_prompts, load_backbone, prompt_losses
+from bayes_prompt.engine import prompt_losses
+from bayes_prompt.prompt import Example, encode, init_prompts
 from bayes_prompt.target import SharedPrompt
 from bayes_prompt.train import PromptTuning, fit, make_optimizer, predict
 

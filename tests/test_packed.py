@@ -3,10 +3,12 @@ import random, warnings
 from dataclasses import replace
 import pytest, torch
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from bayes_prompt.backbone import Backbone, load_backbone, token_budget, within_memory
 from bayes_prompt.baselines.weights import LoRA
+from bayes_prompt.engine import PerExample, label_scores, loss_and_grad
 from bayes_prompt.experiment import run
 from bayes_prompt.packed import Packed, pack, packed_chunks
-from bayes_prompt.prompt import Backbone, Example, PromptFunction, init_prompts, label_scores, load_backbone, loss_and_grad, token_budget, within_memory
+from bayes_prompt.prompt import Example, init_prompts
 from bayes_prompt.train import PromptTuning, fit
 
 FAMILIES = {'v1.0': (T5ForConditionalGeneration, T5Config, dict(feed_forward_proj='relu', tie_word_embeddings=True)),
@@ -132,9 +134,9 @@ def test_methods_on_weights_leave_it(t5):
     b = pack(load_backbone('tiny-t5'))
     assert LoRA(b).backbone.engine is None and b.engine
 
-def test_prompts_of_each_example_go_the_plain_way(t5):
+def test_prompts_of_each_example_go_the_same_way(t5):
     exs, x = examples((30, 12, 5)), init_prompts(t5, 1, 4, top=400).double().requires_grad_()
-    losses, none = loss_and_grad(pack(t5), PromptFunction(lambda emb, mask, es: x.expand(len(es), -1, -1), 4), [exs])
+    losses, none = loss_and_grad(pack(t5), PerExample(lambda i: x.expand(len(i.examples), -1, -1), 4), [exs])
     l, g = loss_and_grad(pack(t5), x, [exs])
     assert none is None and torch.allclose(losses, l, atol=1e-9) and torch.allclose(x.grad, g, rtol=1e-6)
 

@@ -3,10 +3,12 @@ import errno, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
 from bayes_prompt import experiment
+from bayes_prompt.backbone import load_backbone
 from bayes_prompt.cli import bp_run
 from bayes_prompt.data import batch_indices, few_shot, load_task
+from bayes_prompt.engine import generate, label_scores, loss_and_grad, loss_matrix, prompt_losses
 from bayes_prompt.experiment import check_out, make_config, run, write_json
-from bayes_prompt.prompt import encode, generate, init_prompts, label_ids, label_scores, load_backbone, loss_and_grad, loss_matrix, prompt_losses
+from bayes_prompt.prompt import encode, init_prompts, label_ids
 from bayes_prompt.source import SourcePosterior, SourceSVGD, learn_posterior
 from bayes_prompt.svgd import svgd_direction
 from bayes_prompt.target import PRIORS, TargetPrompt, adapt

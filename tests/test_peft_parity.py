@@ -8,8 +8,10 @@ PEFT's side is a plain loop of its own, with nothing of `fit` but the schedule. 
 5. Nothing calls train(): dropout is off, as for every method here.
 PEFT pads a batch and masks; ours runs it in chunks of like length."""
 import pytest, torch
+from bayes_prompt.backbone import load_backbone
 from bayes_prompt.data import batch_indices, load_task
-from bayes_prompt.prompt import Example, encode, init_prompts, load_backbone, pad
+from bayes_prompt.engine import padded
+from bayes_prompt.prompt import Example, encode, init_prompts
 from bayes_prompt.target import TargetPrompt
 from bayes_prompt.train import PromptTuning, fit, linear_schedule
 peft = pytest.importorskip('peft')
@@ -43,9 +45,9 @@ def wrapped(bb, config, start=None, ones=False, **kw):
 def peft_loss(bb, m, examples, each=False, **kw):
     if each: return sum(peft_loss(bb, m, [e], **kw) for e in examples)/len(examples)
     n = torch.tensor([len(e.ids) for e in examples])
-    ids = pad([e.ids for e in examples], bb.tokenizer.pad_token_id)
+    ids = padded([e.ids for e in examples], bb.tokenizer.pad_token_id)
     if kw: kw = dict(task_ids=torch.zeros(len(n), dtype=torch.long))
-    return m(input_ids=ids, attention_mask=(torch.arange(ids.shape[1]) < n[:, None]).long(), labels=pad([e.labels for e in examples], -100), **kw).loss
+    return m(input_ids=ids, attention_mask=(torch.arange(ids.shape[1]) < n[:, None]).long(), labels=padded([e.labels for e in examples], -100), **kw).loss
 
 def peft_curve(bb, m, batch, each=False, optimizer=torch.optim.Adam, lr=LR, **kw):
     opt = optimizer([p for p in m.parameters() if p.requires_grad], lr=lr)

@@ -1,12 +1,14 @@
 "SPoT, ATTEMPT and the Fisher merge: their limits, counts and state"
 import pytest, torch
 from transformers import T5Config, T5ForConditionalGeneration
+from bayes_prompt.backbone import Backbone, load_backbone
 from bayes_prompt.baselines.attempt import Attempt
 from bayes_prompt.baselines.merge import fisher, merge
 from bayes_prompt.baselines.spot import retrieve, similarity
 from bayes_prompt.data import load_task
+from bayes_prompt.engine import Inputs, nll, prompt_losses
 from bayes_prompt.gaussian import Gaussian, product
-from bayes_prompt.prompt import Backbone, encode, init_prompts, load_backbone, nll, prompt_losses
+from bayes_prompt.prompt import encode, init_prompts
 from bayes_prompt.source import learn_prompts
 from bayes_prompt.target import adapt
 from bayes_prompt.train import PromptTuning, fit, make_optimizer, predict
@@ -110,7 +112,7 @@ def test_eq_1_by_hand(tiny):
             a = torch.tensor([float(p.max(0).values @ h)/4. for p in stack]).softmax(0)
             want = own + sum(w*p for w, p in zip(a, stack))
             assert torch.allclose(m.attention([e])[0], a, atol=1e-5)
-            assert torch.allclose(m.prompts()(tiny.embed(torch.tensor([e.ids])), torch.ones(1, len(e.ids)), [e])[0], want, atol=1e-5)
+            assert torch.allclose(m.prompts().f(Inputs(tiny.embed(torch.tensor([e.ids])), None, [e], [0]))[0], want, atol=1e-5)
 
 def test_padding_changes_no_prompt_and_no_loss(bb):
     m, exs = make(bb), eight(bb)
@@ -118,8 +120,8 @@ def test_padding_changes_no_prompt_and_no_loss(bb):
     emb = torch.nn.utils.rnn.pad_sequence([bb.embed(torch.tensor(e.ids)) for e in exs], batch_first=True, padding_value=99.)   # such padding would win
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(e.ids)) for e in exs], batch_first=True)
     with torch.no_grad():
-        alone = [m.prompts()(bb.embed(torch.tensor([e.ids])), torch.ones(1, len(e.ids)), [e])[0] for e in exs]
-        assert torch.allclose(m.prompts()(emb, mask, exs), torch.stack(alone), atol=1e-5)
+        alone = [m.prompts().f(Inputs(bb.embed(torch.tensor([e.ids])), None, [e], [0]))[0] for e in exs]
+        assert torch.allclose(m.prompts().f(Inputs(emb, mask, exs, range(len(exs)))), torch.stack(alone), atol=1e-5)
         together = prompt_losses(bb, m.prompts(), exs)[0]
         assert torch.allclose(together, torch.stack([prompt_losses(bb, m.prompts(), [e])[0, 0] for e in exs]), atol=1e-4)
 

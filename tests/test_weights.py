@@ -4,10 +4,12 @@ from dataclasses import replace
 import pytest
 import torch, torch.nn.functional as F
 from transformers import T5Config, T5ForConditionalGeneration
+from bayes_prompt.backbone import load_backbone
 from bayes_prompt.baselines.hyper import HyperDecoder, HyperFormer, adapt
 from bayes_prompt.baselines.weights import Adapters, BitFit, LoRA
 from bayes_prompt.data import load_task
-from bayes_prompt.prompt import encode, label_scores, load_backbone, loss_and_grad, prompt_losses
+from bayes_prompt.engine import Inputs, label_scores, loss_and_grad, prompt_losses
+from bayes_prompt.prompt import encode
 from bayes_prompt.train import fit, predict
 
 TASKS = ['a', 'b']
@@ -142,7 +144,7 @@ def test_generate(make, name, request): # a cache, one token a pass, gives what 
     alone = [predict(m.backbone, m.prompts(), [e], max_new_tokens=4)[0] for e in exs]
     assert predict(m.backbone, m.prompts(), exs, max_new_tokens=4) == alone
     def tokens(**kw):
-        if make is hyperformer: m.announce(torch.zeros(1, 1, bb.width), None, exs[:1])
+        if make is hyperformer: m.announce(Inputs(torch.zeros(1, 1, bb.width), None, exs[:1], [0]))
         return m.backbone.model.generate(torch.tensor([exs[0].ids]), max_new_tokens=4, do_sample=False, **kw).tolist()
     assert tokens(num_beams=1, use_cache=True) == tokens(num_beams=1, use_cache=False)
     assert tokens(num_beams=3) # beams repeat each sequence
