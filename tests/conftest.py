@@ -17,3 +17,20 @@ def random_gaussian(d, seed, K=None):
     batch = [K] if K else []
     a = rand(*batch, d, d+2, seed=seed)
     return Gaussian(rand(*batch, d, seed=seed+100), cov=a@a.mT/d)
+
+import pytest
+
+@pytest.fixture(scope='session')
+def tiny():
+    "A random T5"
+    from bayes_prompt.backbone import load_backbone
+    return load_backbone('tiny-t5')
+
+@pytest.fixture(scope='session')
+def mini():
+    "The trained backbone of the package"
+    from bayes_prompt.backbone import load_backbone
+    return load_backbone('mini')
+
+@pytest.fixture(scope='session', params=['mini', 'tiny-t5'])
+def bb(request): return request.getfixturevalue(dict(mini='mini').get(request.param, 'tiny'))
