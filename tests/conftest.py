@@ -40,3 +40,6 @@ def t5_base(tiny):
     with torch.device('meta'):
         model = T5ForConditionalGeneration(T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12))
     return replace(tiny, name='t5-base', model=model.requires_grad_(False).eval())
+
+# a run of a moment on a random T5
+SMALL = dict(backbone='tiny-t5', sources=['amazon', 'nyt'], m=3, source_steps=3, source_batch=2, steps=3, limit=12, k=2, length=4, sigma=.1, source_lr=.3)
