@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import bayes_prompt
-from .store import fingerprint # some pages still ask for it here
 from .tasks import TASKS, Task
 
 # %% ../nbs/11_data.ipynb #c007
