@@ -18,7 +18,7 @@ from torch import Tensor
 from .backbone import ASSETS, load_backbone
 from .callbacks import Checkpoint, EarlyStopping, Progress
 from .config import Config
-from .data import few_shot, load_task
+from .data import few_shot, load_task, task_files
 from .evaluate import evaluate
 from .metrics import METRICS
 from .options import methods
@@ -53,6 +53,11 @@ def weights_of(config:Config)->str:
     _backbone(c.backbone, c.device, c.dtype)
     return weights_fingerprint(c.backbone)
 
+# %% ../nbs/51_protocol.ipynb #89c37f6c
+def _stamps(name, folder):
+    "The names and bytes of a task's files"
+    return tuple((f.name, file_fingerprint(f)) for f in task_files(name, folder or None))
+
 # %% ../nbs/51_protocol.ipynb #06f890d9
 def data_fingerprint(
     config:Config,
@@ -61,13 +66,13 @@ def data_fingerprint(
     "What the files of some tasks contain, and how their rows become texts"
     d = config.data
     def about(name):
-        loaded = _load(name, d.style, d.folder or None, d.prefix)
-        return name, repr(loaded.task), [(f.name, file_fingerprint(f)) for f in loaded.files]
+        return name, repr(TASKS[name]), list(_stamps(name, d.folder))
     return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src)
 
 # %% ../nbs/51_protocol.ipynb #a873891a
 @lru_cache(32)
-def _load(name, style, folder, prefix): return load_task(name, style, folder, prefix)
+def _load(task, style, folder, prefix, stamps): # other bytes under the same names are other data
+    return load_task(task.name, style, folder or None, prefix)
 
 @lru_cache(2)
 def _backbone(name, device, dtype='float32'): return load_backbone(name, device, getattr(torch, dtype))
@@ -120,7 +125,7 @@ class Context:
     def load(self, task:str):
         "A task's texts"
         d = self.config.data
-        loaded = _load(task, d.style, d.folder or None, d.prefix)
+        loaded = _load(TASKS[task], d.style, d.folder, d.prefix, _stamps(task, d.folder))
         self.data_from[task] = loaded.source
         if loaded.indices: self.splits[task] = loaded.indices
         return loaded
@@ -139,7 +144,7 @@ class Context:
 
     def _draw(self, data):
         k = self.config.target.k
-        return few_shot(data.train, k, self.config.seed) if k else list(range(len(data.train)))
+        return few_shot(data.train, k, self.config.seed, data.classes) if k else list(range(len(data.train)))
 
     def _try_metric(self, data):
         "A metric that does not fit the task is refused now, not after the training"

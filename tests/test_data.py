@@ -3,7 +3,7 @@ import csv, gzip, json, re, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from datasets import Dataset
-from bayes_prompt.data import batch_indices, few_shot, load_task, published_split, read_rows
+from bayes_prompt.data import batch_indices, few_shot, load_task, published_split, read_rows, task_files
 from bayes_prompt.run import run
 from bayes_prompt.tasks import STYLES, SUITES, TASKS, add_tasks, read_tasks, suite
 from conftest import HUB
@@ -112,15 +112,19 @@ def test_text_files_give_the_same_pairs(name, kind, tmp_path):
     assert (a.train, a.validation, a.test, a.answers, a.groups) == (b.train, b.validation, b.test, b.answers, b.groups)
 
 def test_broken_files_get_a_sentence(tmp_path):
-    f = tmp_path/'rte/train.parquet'
-    f.parent.mkdir()
-    for content, message in [(None, 'expected rte/train.parquet \\(or .jsonl'), ((HUB/'rte/train.parquet').read_bytes()[:-200], 'may be cut off')]:
-        if content: f.write_bytes(content)
+    def says(message):
         with pytest.raises(ValueError, match=message) as e: load_task('rte', data_dir=tmp_path)
         assert '\n' not in str(e.value)
+    f = tmp_path/'rte/train.parquet'
+    f.parent.mkdir()
+    says('expected rte/train.parquet \\(or .jsonl')
+    f.write_bytes((HUB/'rte/train.parquet').read_bytes()[:-200])
+    says('expected rte/validation.parquet \\(or .jsonl')
+    f.with_name('validation.parquet').write_bytes((HUB/'rte/validation.parquet').read_bytes())
+    says('train.parquet cannot be read: it may be cut off')
     f.unlink()
     f.with_suffix('.jsonl').write_text('{"sentence1": "a"\n')
-    with pytest.raises(ValueError, match='an object of columns a line'): load_task('rte', data_dir=tmp_path)
+    says('train.jsonl cannot be read: expected an object of columns a line')
 
 def test_references_in_rows_of_their_own_are_one_input():
     d = load_task('e2e_nlg', data_dir=HUB)
@@ -179,7 +183,7 @@ def test_long_cells_are_read(tmp_path):
 @pytest.mark.parametrize('name,data,message', [
     ('x.csv', b'a,b,a\n1,2,3\n', "two columns are called 'a'"), ('x.csv', b'a,b\n1,2,3\n', "row 1 has more cells than the header; quote texts that hold a ','"), ('x.csv', b'a;b\n1;2\n1\n', 'row 2 has fewer cells'),
     ('x.csv', b'a,b\n"1,2\n', 'rows under a header'), ('x.csv', 'é'.encode('latin-1'), 'expected UTF-8 or UTF-16'), ('x.jsonl', b'null\n', 'row 1 is null, expected an object'), ('x.jsonl', b'{"a": 1}\n[1]\n', 'row 2 is'),
-    ('x.jsonl', b'{"a": 1\n', 'an object of columns a line'), ('x.json', b'[1]', 'row 1 is 1'), ('x.jsonl', b'['*10**5, 'cannot be read'), ('x.parquet', b'PAR1', 'cut off'), ('x.csv.gz', b'a,b\n', 'not a gzipped file'),
+    ('x.jsonl', b'{"a": 1\n', 'an object of columns a line'), ('x.json', b'[1]', 'row 1 is 1'), ('x.jsonl', b'['*10**5, 'cannot be read'), ('x.parquet', b'PAR1', 'cut off'), ('x.csv.gz', b'a,b\n', 'Not a gzipped file'),
     ('x.jsonl.gz', gzip.compress(JSONL)[:-20], 'cannot be read'), ('x.xlsx', b'', 'expected a file that ends in .parquet, .jsonl')])
 def test_a_wrong_file_gets_a_sentence(name, data, message, tmp_path):
     (tmp_path/name).write_bytes(data)
@@ -243,6 +247,16 @@ def test_a_device_is_no_data(tmp_path):
 def test_what_was_read_is_known():
     assert [f.name for f in load_task('anli', data_dir=HUB).files] == [f'{p}_r{i}.parquet' for p in ('train', 'dev', 'test') for i in (1, 2, 3)]
     assert [f.name for f in load_task('movie').files] == ['movie.parquet']
+    for name, folder in dict(anli=HUB, movie=None).items(): assert load_task(name, data_dir=folder).files == task_files(name, folder)
+
+def test_changed_data_is_another_run(hotels, tmp_path):
+    "Also in one process, and under the same names"
+    told = {'data.tasks': str(hotels), 'target.task': 'hotels'}
+    first = small(tmp_path, method='pt', **told)
+    data = hotels.with_suffix('.jsonl')
+    data.write_text(data.read_text().replace('bad', 'BAD').replace('good', 'bad').replace('BAD', 'good'))
+    second = small(tmp_path, method='pt', **told)
+    assert first['scores']['nll'] != second['scores']['nll'] and small(tmp_path, method='pt', **told) == second and len(list((tmp_path/'out').glob('*.json'))) == 2
 
 def test_a_file_without_a_split_is_permuted(tmp_path):
     d = own(tmp_path, 'review,label\n' + ''.join(f'[{i}] "fine", {i}?,{i % 2}\n'.replace('[', '"[').replace('"fine"', '""fine""').replace('?', '?"') for i in range(20)))
