@@ -62,7 +62,7 @@ def _csv(path):
             raise ValueError(f'row {i} has {much} cells than the header; quote texts that hold a {separator!r}')
     return [dict(zip(names, cells)) for cells in rows if cells]
 
-# %% ../nbs/11_data.ipynb #d209a261
+# %% ../nbs/11_data.ipynb #40dfeab9
 KINDS = {'.parquet': _parquet, '.jsonl': _json, '.json': _json, '.csv': _csv, '.tsv': _csv} # text also with .gz behind
 
 def read_rows(
@@ -73,10 +73,11 @@ def read_rows(
     kind = Path(path.stem).suffix if path.suffix == '.gz' else path.suffix
     if kind not in KINDS: raise ValueError(f'{path.name}: expected a file that ends in {", ".join(KINDS)}')
     try: return KINDS[kind](path)
-    except UnicodeDecodeError as e: reason = f'expected UTF-8 or UTF-16, {e.reason} at byte {e.start}'
-    except (ValueError, csv.Error, zlib.error, OSError, EOFError, RecursionError) as e: reason = e
-    expected = {'.j': 'an object of columns a line', '.p': 'a whole Parquet file'}.get(kind[:2], 'rows under a header')
-    raise ValueError(f'{path.name} cannot be read: {reason} (expected {expected})')
+    except UnicodeDecodeError as e: reason = f'expected UTF-8 or UTF-16 ({e.reason} at byte {e.start})'
+    except json.JSONDecodeError as e: reason = f'expected an object of columns a line ({e})'
+    except csv.Error as e: reason = f'expected rows under a header ({e})'
+    except (ValueError, zlib.error, OSError, EOFError, RecursionError) as e: reason = str(e)
+    raise ValueError(f'{path.name} cannot be read: {reason}')
 
 # %% ../nbs/11_data.ipynb #c009
 SPLITS = ('train', 'validation', 'test')

@@ -13,14 +13,15 @@ from fastcore.basics import patch
 from scipy.optimize import nnls
 from torch import Tensor
 
-# %% ../nbs/03_gaussian.ipynb #2ceed853
+# %% ../nbs/03_gaussian.ipynb #9c0861d3
 def _chol(a, what):
-    "Cholesky factor `[..., d, d]`, or `ValueError` if `a` is not positive definite to working precision, whatever the units"
+    "Cholesky factor `[..., d, d]`; `ValueError` unless `a` is positive definite, whatever its units"
     u = a.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(a.dtype).tiny).rsqrt()
     lam = torch.linalg.eigvalsh(a*u.unsqueeze(-1)*u.unsqueeze(-2))  # of the matrix with ones on its diagonal
     if not (lam[...,0] > a.shape[-1]*torch.finfo(a.dtype).eps).all():
         raise ValueError(
-            f"{what} must be positive definite, but scaled to a unit diagonal its least eigenvalue is {lam[...,0].min():.2g}")
+            f"{what} must be positive definite, but scaled to a unit diagonal "
+            f"its least eigenvalue is {lam[...,0].min():.2g}")
     return torch.linalg.cholesky(a)
 
 def _check_matrix(mean, a, form):
@@ -31,7 +32,8 @@ def _check_matrix(mean, a, form):
             "a Gaussian needs a finite mean [..., d] and a finite symmetric matrix [..., d, d], "
             f"got {list(mean.shape)} and {list(a.shape)}")
     if form == 'cov' and (torch.linalg.eigvalsh(a)[...,0] < -1e-9*a.abs().amax((-1,-2))).any():
-        raise ValueError(f"a covariance must not have negative eigenvalues, got {torch.linalg.eigvalsh(a).min():.2g}")
+        least = torch.linalg.eigvalsh(a).min()
+        raise ValueError(f"a covariance must not have negative eigenvalues, got {least:.2g}")
 
 # %% ../nbs/03_gaussian.ipynb #c008
 class Gaussian:
@@ -39,9 +41,10 @@ class Gaussian:
     def __init__(self,
         mean, # `[..., d]`
         cov=None, # Covariance `[..., d, d]`; singular if some directions are known exactly. Or
-        precision=None, # its inverse, any symmetric matrix; singular if the task has no opinion on some directions
+        precision=None, # its inverse; singular if the task has no opinion on some directions
     ):
-        if (cov is None) == (precision is None): raise ValueError("give a Gaussian exactly one of cov and precision")
+        if (cov is None) == (precision is None):
+            raise ValueError("give a Gaussian exactly one of cov and precision")
         self.form = 'precision' if cov is None else 'cov'
         mean = torch.as_tensor(mean, dtype=torch.float64)
         a = torch.as_tensor(precision if cov is None else cov, dtype=torch.float64)
@@ -116,7 +119,7 @@ def sample(self:Gaussian,
     if self.form == 'cov': return self.mean + (_root(self.cov)@z)[...,0]
     return self.mean + torch.linalg.solve_triangular(self._l.mT, z, upper=True)[...,0]
 
-# %% ../nbs/03_gaussian.ipynb #b875e105
+# %% ../nbs/03_gaussian.ipynb #c0a00a2f
 _IMPROPER = "the product is improper (some direction is constrained by no factor; add a prior): its precision"
 
 def _times_cov(mean, cov, g):
@@ -125,16 +128,17 @@ def _times_cov(mean, cov, g):
     try: gain = torch.cholesky_solve(cov, _chol(total, '')).mT
     except ValueError:  # some direction is exact in both factors
         inv = torch.linalg.pinv(total, hermitian=True)
-        if ((total@inv@delta - delta).norm(dim=-2) > 1e-9*(1 + delta.norm(dim=-2))).any():
-            raise ValueError("the product is empty: its factors fix some direction at different values") from None
+        contradicts = (total@inv@delta - delta).norm(dim=-2) > 1e-9*(1 + delta.norm(dim=-2))
+        if contradicts.any(): raise ValueError(
+            "the product is empty: its factors fix some direction at different values") from None
         gain = cov@inv
     mean, cov = mean + (gain@delta)[...,0], gain@g.cov
     return mean, (cov + cov.mT)/2
 
 def _times_precision(mean, cov, lam, pull, centre):
     "Mean and covariance of the product with precision `lam`, whose score at `centre` is `pull`"
-    r = _root(cov)
-    v = torch.linalg.solve_triangular(_chol(torch.eye(cov.shape[-1], dtype=cov.dtype) + r@lam@r, _IMPROPER), r, upper=False)
+    r, eye = _root(cov), torch.eye(cov.shape[-1], dtype=cov.dtype)
+    v = torch.linalg.solve_triangular(_chol(eye + r@lam@r, _IMPROPER), r, upper=False)
     cov = v.mT@v  # = (Σ⁻¹ + Λ)⁻¹
     return mean + (cov@(pull - lam@(mean - centre).unsqueeze(-1)))[...,0], cov
 
@@ -142,17 +146,20 @@ def _times_precision(mean, cov, lam, pull, centre):
 def product(
     gs, # K Gaussians: a list, or one batch with means `[K, ..., d]`
 )->Gaussian: # Their normalised product, eq. 3
-    "The Gaussian proportional to the product of densities; `ValueError` if it is improper, or if exact factors contradict each other"
+    "The Gaussian proportional to the product of densities; `ValueError` if there is none"
     if isinstance(gs, Gaussian) and gs.mean.ndim < 2:
         raise ValueError("expected a list of Gaussians or one batch [K, ..., d], got a single Gaussian")
     gs = list(gs)
     if len({g.mean.shape for g in gs}) != 1:
-        raise ValueError("expected a list or a batch of at least one Gaussian, all of the same dimension (and batch)")
+        raise ValueError(
+            "expected a list or a batch of at least one Gaussian, all of the same dimension (and batch)")
     soft, hard = ([g for g in gs if g.form == form] for form in ('precision', 'cov'))
     centre = torch.stack([g.mean for g in gs]).mean(0)  # a common offset must not cost digits
     lam = sum((g.precision for g in soft), torch.zeros(()))
     pull = sum((g.score(centre) for g in soft), torch.zeros(())).unsqueeze(-1)
-    if not hard: return Gaussian(centre + torch.cholesky_solve(pull, _chol(lam, _IMPROPER))[...,0], precision=lam)
+    if not hard:
+        step = torch.cholesky_solve(pull, _chol(lam, _IMPROPER))[...,0]
+        return Gaussian(centre + step, precision=lam)
     mean, cov = hard[0].mean, hard[0].cov
     for g in hard[1:]: mean, cov = _times_cov(mean, cov, g)
     if soft: mean, cov = _times_precision(mean, cov, lam, pull, centre)

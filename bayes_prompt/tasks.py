@@ -208,7 +208,7 @@ def unlabelled(self:Task,
     text = str(label).strip()
     return text not in (self.raw or self.labels) and (text == '' or bool(self.labels) and text in ('-1', '-1.0'))
 
-# %% ../nbs/10_tasks.ipynb #2d251b90
+# %% ../nbs/10_tasks.ipynb #82b65294
 @patch
 def target(self:Task,
     label, # As in the data: a label word, its index, or a number
@@ -223,7 +223,8 @@ def target(self:Task,
     word, index = _word(label, words), _index(label, words)
     if word in words and not indexed: return choices[words.index(word)]
     if index is not None and not self.raw and indexed is not False: return choices[index]
-    raise ValueError(f'{self.name}: label {_short(label)} is not in the verbaliser {words}; mend the row or add the label to the task')
+    what = 'no index of' if indexed else 'not in'
+    raise ValueError(f'{self.name}: label {_short(label)} is {what} the verbaliser {words}; mend the row or add the label to the task')
 
 # %% ../nbs/10_tasks.ipynb #9a2d6fc3
 def _nearest_step(task, label, choices):
