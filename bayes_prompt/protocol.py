@@ -247,7 +247,7 @@ def fit(self:Context,
     "Train a method on the targets"
     c = self.config
     judge = (lambda: self._judge(method)) if judged else None
-    heard = self._target_callbacks(judge, steps or c.target.steps)
+    heard = self._target_callbacks(judge, c.target.steps if steps is None else steps)
     self.history += tune(method, self.train, c.target, c.seed, steps, heard, key=fingerprint(self.name, self.train))
     return method
 

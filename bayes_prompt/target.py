@@ -130,7 +130,7 @@ def tune(
     for task, some in examples.items():
         if not some: raise ValueError(f'expected at least one training example of the target {task!r}, got none')
     batch = batches(list(examples.values()), options.batch, [[seed, _TARGET]]*len(examples))
-    return fit(method, batch, steps or options.steps, options.optimizer, callbacks=callbacks, key=key)
+    return fit(method, batch, options.steps if steps is None else steps, options.optimizer, callbacks=callbacks, key=key)
 
 # %% ../nbs/31_target.ipynb #c015
 @dataclass

@@ -73,13 +73,14 @@ class PromptTuning(PromptMethod):
 # %% ../nbs/25_train.ipynb #c011
 class WeightMethod(PromptMethod):
     "Weights of a copy of the backbone are trained, without a prompt. Subclasses fill `free`: name -> parameters"
+    usual_lr = 1e-3 # of small modules that are added
     def __init__(self,
         backbone:Backbone, # Left untouched
-        lr:float=1e-3, # Learning rate
+        lr:float=0., # Learning rate; 0 for the usual one
     ):
         own = copy.deepcopy(backbone.model).requires_grad_(False)
         super().__init__(replace(backbone, model=own, engine=None)) # engines are for frozen weights
-        self.lr, self.free = lr, {}
+        self.lr, self.free = lr or self.usual_lr, {}
 
     def groups(self): return {name: (ps, self.lr) for name, ps in self.free.items()}
     def prompts(self): return torch.zeros(1, 0, self.backbone.width, device=self.backbone.device)
