@@ -19,32 +19,33 @@ def total_variance(
     "Mean squared distance of the particles from their mean: the trace of their covariance, with 1/M"
     return float((x - x.mean(0)).square().sum()/len(x))
 
-# %% ../nbs/05_collapse.ipynb #b663d964
+# %% ../nbs/05_collapse.ipynb #5669e177
 def effective_rank(
     x:Tensor, # Particles `[M, ...]`
 )->float: # 1 to M-1; 0 if all coincide
-    r"Directions in which particles spread: participation ratio $(\sum\lambda)^2/\sum\lambda^2$ of their covariance's eigenvalues"
+    r"Directions in which particles spread: $(\sum\lambda)^2/\sum\lambda^2$ of their covariance's eigenvalues"
     x = (x - x.mean(0)).reshape(len(x), -1)
     gram = x@x.T
     return float(gram.trace()**2/gram.square().sum()) if gram.any() else 0.
 
-# %% ../nbs/05_collapse.ipynb #ed0e8102
+# %% ../nbs/05_collapse.ipynb #d8eb6397
 @torch.no_grad()
 def repulsion_ratio(
     x:Tensor, # Particles `[M, ...]`
     score:Tensor, # Their scores, the same shape
-    options:SVGD=SVGD(), # Kernel, bandwidth, blocks; the ratio is taken before `repulsion` and `damping` scale anything
+    options:SVGD=SVGD(), # Kernel, bandwidth, blocks
 )->float: # 1 at rest, near 0 where the particles do not notice each other
-    "Norm of all repulsion over the norm of all drive"
+    "Norm of all repulsion over the norm of all drive, before `repulsion` and `damping` scale them"
     K,S,B,X = _parts(x, score, options)
     return float((B@X).norm()/(K@S).norm())
 
-# %% ../nbs/05_collapse.ipynb #6177ac09
+# %% ../nbs/05_collapse.ipynb #04046aad
 def predicted_ratio(
     M:int, # Particles
     d:int, # Coordinates of each
 )->float:
-    r"`repulsion_ratio` of independent samples of $\mathcal N(0,I_d)$ for large d, $\frac{\log M}{d}\sqrt{\frac{1-1/M}{1+1/M-1/M^2}}$"
+    r"""`repulsion_ratio` of independent samples of $\mathcal N(0,I_d)$ for large d,
+    $\frac{\log M}{d}\sqrt{\frac{1-1/M}{1+1/M-1/M^2}}$"""
     return math.log(M)/d*((1 - 1/M)/(1 + 1/M - 1/M**2))**.5
 
 # %% ../nbs/05_collapse.ipynb #ac5f0895
@@ -67,23 +68,26 @@ def _stein_kernel(x, s, d2, kernel, h):
     drop = own[:,:,None] + own[:,None] - a - a.mT  # (s_i - s_j)·(x_i - x_j)
     return (k*(s@s.mT) - 2*dk*(drop + x.shape[-1]) - 4*ddk*d2).detach()[0]
 
-# %% ../nbs/05_collapse.ipynb #780993bb
+# %% ../nbs/05_collapse.ipynb #e60c418e
 def ksd(
     x:Tensor, # Particles `[M, ...]`
     score:Tensor, # Their scores, the same shape
-    kernel="imq", # A kernel that is smooth at 0: "rbf", "imq" or a function. IMQ's tail sees particles that wander off
+    kernel="imq", # Smooth at 0: "rbf", a function, or "imq", whose tail sees particles that wander off
     bandwidth="median", # As in `SVGD`
     unbiased:bool=False, # The U-statistic, which may be negative, instead of the V-statistic
 )->float:
     "Squared kernelised Stein discrepancy: 0 in expectation for samples of the density that has this score"
-    if kernel in ('laplacian', 'linear', 'none'): raise ValueError(f"KSD needs a kernel with two derivatives at 0, got {kernel!r}: use 'imq' or 'rbf'")
-    if unbiased and len(x) < 2: raise ValueError("the U-statistic needs at least two particles, got 1: use unbiased=False")
+    if kernel in ('laplacian', 'linear', 'none'):
+        raise ValueError(f"KSD needs a kernel with two derivatives at 0, got {kernel!r}: use 'imq' or 'rbf'")
+    if unbiased and len(x) < 2:
+        raise ValueError("the U-statistic needs at least two particles, got 1: use unbiased=False")
     options = SVGD(kernel=kernel, bandwidth=bandwidth)
     with torch.no_grad():
         _,s,_,x = _parts(torch.as_tensor(x).double(), torch.as_tensor(score), options)
         d2 = pairwise(x[0])[None]
         h = _width(x, d2, bandwidth)
-    if not (h > 0).all(): raise ValueError("KSD needs a positive bandwidth, but most particles coincide: give a number")
+    if not (h > 0).all():
+        raise ValueError("KSD needs a positive bandwidth, but most particles coincide: give a number")
     u = _stein_kernel(x, s, d2, _named(kernel, kernels, 'kernel'), h)
     M = len(u)
     return float((u.sum() - u.trace())/(M*(M - 1)) if unbiased else u.mean())

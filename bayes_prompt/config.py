@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['long_names', 'Config', 'read_changes', 'parse_changes', 'make_config', 'record_name', 'as_record', 'flat']
 
-# %% ../nbs/50_config.ipynb #0f296b72
+# %% ../nbs/50_config.ipynb #2506e965
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from .metrics import METRICS
-from .options import Options, choose, methods, option, parsed, unknown
+from .options import Options, choose, methods, names, option, parsed, unknown
 from .settings import Compute, Data, Source, Target
 from .store import fingerprint, read_json
 from .tasks import TASKS, add_tasks
@@ -52,7 +51,7 @@ def _own(changes):
         else: own.setdefault(name, {}).update({option: value} if option else value)
     return own, rest
 
-# %% ../nbs/50_config.ipynb #71594afb
+# %% ../nbs/50_config.ipynb #ec258652
 @dataclass(frozen=True)
 class Config(Options):
     "What a run is"
@@ -91,10 +90,14 @@ class Config(Options):
     def check(self):
         choose(self.method, methods(), 'method')
         if self.data.tasks: add_tasks(self.data.tasks)
-        for name in self.tasks: choose(choose(name, TASKS, 'task').metric, METRICS, f'metric of task {name!r}:')
+        for name in self.tasks: _check_metric(choose(name, TASKS, 'task'))
         _check_method(self, methods()[self.method])
 
-# %% ../nbs/50_config.ipynb #0a029a3c
+# %% ../nbs/50_config.ipynb #1ca46aa4
+def _check_metric(task):
+    known = names('metrics:METRICS')
+    if task.metric not in known: raise unknown(f'metric of task {task.name!r}:', task.metric, known)
+
 def _check_method(config, method):
     "What a method's declaration asks of a configuration"
     sources, targets = config.source.tasks, [config.target.task, *config.target.others]
@@ -104,7 +107,7 @@ def _check_method(config, method):
     if method.trains == 'weights' and config.compute.dtype != 'float32':
         raise ValueError(f'{method.label} trains weights, and small steps are lost in {config.compute.dtype}: use compute.dtype=float32')
 
-# %% ../nbs/50_config.ipynb #f493c72d
+# %% ../nbs/50_config.ipynb #a7632d80
 def _toml(path):
     try: import tomllib
     except ImportError: import tomli as tomllib # Python 3.10
@@ -116,7 +119,7 @@ def _dotted(changes, path=''):
     "Nested tables as dotted keys"
     out = {}
     for key, value in changes.items():
-        if isinstance(value, dict): out |= _dotted(value, f'{path}{key}.')
+        if isinstance(value, dict) and value: out |= _dotted(value, f'{path}{key}.')
         else: out[f'{path}{key}'] = value
     return out
 

@@ -9,35 +9,48 @@ __all__ = ['Gaussian', 'product', 'best_convex_combination']
 import math
 from functools import cached_property
 import numpy as np, torch
+from fastcore.basics import patch
 from scipy.optimize import nnls
 from torch import Tensor
 
-# %% ../nbs/03_gaussian.ipynb #c008
+# %% ../nbs/03_gaussian.ipynb #9c0861d3
 def _chol(a, what):
-    "Cholesky factor `[..., d, d]`, or `ValueError` if `a` is not positive definite to working precision, whatever the units of its coordinates"
+    "Cholesky factor `[..., d, d]`; `ValueError` unless `a` is positive definite, whatever its units"
     u = a.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(a.dtype).tiny).rsqrt()
     lam = torch.linalg.eigvalsh(a*u.unsqueeze(-1)*u.unsqueeze(-2))  # of the matrix with ones on its diagonal
     if not (lam[...,0] > a.shape[-1]*torch.finfo(a.dtype).eps).all():
-        raise ValueError(f"{what} must be positive definite, but scaled to a unit diagonal its least eigenvalue is {lam[...,0].min():.2g}")
+        raise ValueError(
+            f"{what} must be positive definite, but scaled to a unit diagonal "
+            f"its least eigenvalue is {lam[...,0].min():.2g}")
     return torch.linalg.cholesky(a)
 
+def _check_matrix(mean, a, form):
+    "`ValueError` unless a mean and a covariance or precision fit together"
+    d = mean.shape[-1] if mean.ndim else 0
+    if not d or a.shape[-2:] != (d,d) or not (mean.isfinite().all() and torch.allclose(a, a.mT)):
+        raise ValueError(
+            "a Gaussian needs a finite mean [..., d] and a finite symmetric matrix [..., d, d], "
+            f"got {list(mean.shape)} and {list(a.shape)}")
+    if form == 'cov' and (torch.linalg.eigvalsh(a)[...,0] < -1e-9*a.abs().amax((-1,-2))).any():
+        least = torch.linalg.eigvalsh(a).min()
+        raise ValueError(f"a covariance must not have negative eigenvalues, got {least:.2g}")
+
+# %% ../nbs/03_gaussian.ipynb #c008
 class Gaussian:
     "A Gaussian over $\\mathbb{R}^d$, or a batch of them, in float64"
     def __init__(self,
         mean, # `[..., d]`
         cov=None, # Covariance `[..., d, d]`; singular if some directions are known exactly. Or
-        precision=None, # its inverse, any symmetric matrix; singular if the task has no opinion on some directions
+        precision=None, # its inverse; singular if the task has no opinion on some directions
     ):
-        if (cov is None) == (precision is None): raise ValueError("give a Gaussian exactly one of cov and precision")
+        if (cov is None) == (precision is None):
+            raise ValueError("give a Gaussian exactly one of cov and precision")
         self.form = 'precision' if cov is None else 'cov'
-        self.mean,a = (torch.as_tensor(o, dtype=torch.float64) for o in (mean, precision if cov is None else cov))
-        d = self.mean.shape[-1] if self.mean.ndim else 0
-        if not d or a.shape[-2:] != (d,d) or not (self.mean.isfinite().all() and torch.allclose(a, a.mT)):
-            raise ValueError(f"a Gaussian needs a finite mean [..., d] and a finite symmetric matrix [..., d, d], got {list(self.mean.shape)} and {list(a.shape)}")
-        if precision is None and (torch.linalg.eigvalsh(a)[...,0] < -1e-9*a.abs().amax((-1,-2))).any():
-            raise ValueError(f"a covariance must not have negative eigenvalues, got {torch.linalg.eigvalsh(a).min():.2g}")
-        batch = torch.broadcast_shapes(self.mean.shape[:-1], a.shape[:-2])
-        self.mean = self.mean.expand(*batch, d)
+        mean = torch.as_tensor(mean, dtype=torch.float64)
+        a = torch.as_tensor(precision if cov is None else cov, dtype=torch.float64)
+        _check_matrix(mean, a, self.form)
+        batch, d = torch.broadcast_shapes(mean.shape[:-1], a.shape[:-2]), mean.shape[-1]
+        self.mean = mean.expand(*batch, d)
         setattr(self, self.form, a.expand(*batch, d, d))
 
     @cached_property
@@ -50,76 +63,121 @@ class Gaussian:
     def __repr__(self): return f"Gaussian(batch={list(self.mean.shape[:-1])}, d={self.mean.shape[-1]})"
     def __getitem__(self, i): return Gaussian(self.mean[i], **{self.form: getattr(self, self.form)[i]})
 
-    def whiten(self, x:Tensor)->Tensor:
-        "Points `[..., d]` in coordinates in which this Gaussian is N(0, I)"
-        r = (x - self.mean).unsqueeze(-1)
-        return (self._l.mT@r if self.form == 'precision' else torch.linalg.solve_triangular(self._l, r, upper=False))[...,0]
+# %% ../nbs/03_gaussian.ipynb #95539fae
+@patch
+def score(self:Gaussian,
+    x:Tensor, # Points `[..., d]`
+)->Tensor: # `[..., d]`
+    "∇ log p(x)"
+    r = (self.mean - x).unsqueeze(-1)
+    if self.form == 'precision': return (self.precision@r)[...,0]
+    return torch.cholesky_solve(r, self._l)[...,0]
 
-    def excess_energy(self, x:Tensor)->Tensor:
-        "log p(mean) - log p(x) in nats, of points `[..., d]`, eq. 2; also with a singular precision"
-        return (self.whiten(x).square().sum(-1) if self.form == 'cov' else -(self.score(x)*(x - self.mean)).sum(-1))/2
+# %% ../nbs/03_gaussian.ipynb #d449c6c8
+@patch
+def whiten(self:Gaussian,
+    x:Tensor, # Points `[..., d]`
+)->Tensor: # `[..., d]`
+    "Points in coordinates in which this Gaussian is N(0, I)"
+    r = (x - self.mean).unsqueeze(-1)
+    if self.form == 'precision': return (self._l.mT@r)[...,0]
+    return torch.linalg.solve_triangular(self._l, r, upper=False)[...,0]
 
-    def score(self, x:Tensor)->Tensor:
-        "∇ log p(x), of points `[..., d]`"
-        r = (self.mean - x).unsqueeze(-1)
-        return (self.precision@r if self.form == 'precision' else torch.cholesky_solve(r, self._l))[...,0]
+# %% ../nbs/03_gaussian.ipynb #42c09b52
+@patch
+def excess_energy(self:Gaussian,
+    x:Tensor, # Points `[..., d]`
+)->Tensor: # `[...]`, in nats
+    "log p(mean) - log p(x), eq. 2; also with a singular precision"
+    if self.form == 'cov': return self.whiten(x).square().sum(-1)/2
+    return -(self.score(x)*(x - self.mean)).sum(-1)/2
 
-    def log_prob(self, x:Tensor)->Tensor:
-        "Log density at points `[..., d]`"
-        half_logdet = self._l.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return (half_logdet if self.form == 'precision' else -half_logdet) - math.log(2*math.pi)*self.mean.shape[-1]/2 - self.excess_energy(x)
+# %% ../nbs/03_gaussian.ipynb #2903c8d2
+@patch
+def log_prob(self:Gaussian,
+    x:Tensor, # Points `[..., d]`
+)->Tensor: # `[...]`
+    "Log density"
+    half_logdet = self._l.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    if self.form == 'cov': half_logdet = -half_logdet
+    return half_logdet - math.log(2*math.pi)*self.mean.shape[-1]/2 - self.excess_energy(x)
 
-    def sample(self, n:int, generator:torch.Generator|None=None)->Tensor:
-        "`n` independent draws `[n, ..., d]`"
-        z = torch.randn(n, *self.mean.shape, 1, dtype=torch.float64, generator=generator)
-        return self.mean + (_root(self.cov)@z if self.form == 'cov' else torch.linalg.solve_triangular(self._l.mT, z, upper=True))[...,0]
-
-    def __pow__(self, a:float)->'Gaussian':
-        "The density p(x)^a: the same mean, `a` times the precision. A tempered posterior, or with `a` < 0 a factor to divide by"
-        return Gaussian(self.mean, precision=a*self.precision)
-
+# %% ../nbs/03_gaussian.ipynb #d249b779
 def _root(a):
     "Symmetric root of a covariance that may be singular"
     lam,v = torch.linalg.eigh(a)
     return (v*lam.clamp(min=0).sqrt().unsqueeze(-2))@v.mT
 
+# %% ../nbs/03_gaussian.ipynb #9c750a31
+@patch
+def sample(self:Gaussian,
+    n:int, # How many
+    generator:torch.Generator|None=None, # Of the draws
+)->Tensor: # `[n, ..., d]`
+    "Independent draws"
+    z = torch.randn(n, *self.mean.shape, 1, dtype=torch.float64, generator=generator)
+    if self.form == 'cov': return self.mean + (_root(self.cov)@z)[...,0]
+    return self.mean + torch.linalg.solve_triangular(self._l.mT, z, upper=True)[...,0]
+
+# %% ../nbs/03_gaussian.ipynb #c0a00a2f
+_IMPROPER = "the product is improper (some direction is constrained by no factor; add a prior): its precision"
+
+def _times_cov(mean, cov, g):
+    "Mean and covariance of the product with one more factor that is given by its covariance, eq. 3'"
+    total, delta = cov + g.cov, (g.mean - mean).unsqueeze(-1)
+    try: gain = torch.cholesky_solve(cov, _chol(total, '')).mT
+    except ValueError:  # some direction is exact in both factors
+        inv = torch.linalg.pinv(total, hermitian=True)
+        contradicts = (total@inv@delta - delta).norm(dim=-2) > 1e-9*(1 + delta.norm(dim=-2))
+        if contradicts.any(): raise ValueError(
+            "the product is empty: its factors fix some direction at different values") from None
+        gain = cov@inv
+    mean, cov = mean + (gain@delta)[...,0], gain@g.cov
+    return mean, (cov + cov.mT)/2
+
+def _times_precision(mean, cov, lam, pull, centre):
+    "Mean and covariance of the product with precision `lam`, whose score at `centre` is `pull`"
+    r, eye = _root(cov), torch.eye(cov.shape[-1], dtype=cov.dtype)
+    v = torch.linalg.solve_triangular(_chol(eye + r@lam@r, _IMPROPER), r, upper=False)
+    cov = v.mT@v  # = (Σ⁻¹ + Λ)⁻¹
+    return mean + (cov@(pull - lam@(mean - centre).unsqueeze(-1)))[...,0], cov
+
 # %% ../nbs/03_gaussian.ipynb #c012
 def product(
     gs, # K Gaussians: a list, or one batch with means `[K, ..., d]`
 )->Gaussian: # Their normalised product, eq. 3
-    "The Gaussian proportional to the product of densities; `ValueError` if it is improper, or if exact factors contradict each other"
-    if isinstance(gs, Gaussian) and gs.mean.ndim < 2: raise ValueError("expected a list of Gaussians or one batch [K, ..., d], got a single Gaussian")
+    "The Gaussian proportional to the product of densities; `ValueError` if there is none"
+    if isinstance(gs, Gaussian) and gs.mean.ndim < 2:
+        raise ValueError("expected a list of Gaussians or one batch [K, ..., d], got a single Gaussian")
     gs = list(gs)
-    if len({g.mean.shape for g in gs}) != 1: raise ValueError("expected a list or a batch of at least one Gaussian, all of the same dimension (and batch)")
-    improper = "the product is improper (some direction is constrained by no factor; add a prior): its precision"
-    soft,hard = ([g for g in gs if g.form == f] for f in ('precision', 'cov'))
+    if len({g.mean.shape for g in gs}) != 1:
+        raise ValueError(
+            "expected a list or a batch of at least one Gaussian, all of the same dimension (and batch)")
+    soft, hard = ([g for g in gs if g.form == form] for form in ('precision', 'cov'))
     centre = torch.stack([g.mean for g in gs]).mean(0)  # a common offset must not cost digits
     lam = sum((g.precision for g in soft), torch.zeros(()))
     pull = sum((g.score(centre) for g in soft), torch.zeros(())).unsqueeze(-1)
-    if not hard: return Gaussian(centre + torch.cholesky_solve(pull, _chol(lam, improper))[...,0], precision=lam)
-    mu,cov = hard[0].mean, hard[0].cov
-    for g in hard[1:]:
-        total,delta = cov + g.cov, (g.mean - mu).unsqueeze(-1)
-        try: gain = torch.cholesky_solve(cov, _chol(total, '')).mT
-        except ValueError:  # some direction is exact in both factors
-            inv = torch.linalg.pinv(total, hermitian=True)
-            if ((total@inv@delta - delta).norm(dim=-2) > 1e-9*(1 + delta.norm(dim=-2))).any():
-                raise ValueError("the product is empty: its factors fix some direction at different values") from None
-            gain = cov@inv
-        mu,cov = mu + (gain@delta)[...,0], gain@g.cov
-        cov = (cov + cov.mT)/2
-    if soft:
-        r = _root(cov)
-        v = torch.linalg.solve_triangular(_chol(torch.eye(cov.shape[-1], dtype=cov.dtype) + r@lam@r, improper), r, upper=False)
-        cov = v.mT@v  # = (Σ⁻¹ + Λ)⁻¹
-        mu = mu + (cov@(pull - lam@(mu - centre).unsqueeze(-1)))[...,0]
-    return Gaussian(mu, cov=cov)
+    if not hard:
+        step = torch.cholesky_solve(pull, _chol(lam, _IMPROPER))[...,0]
+        return Gaussian(centre + step, precision=lam)
+    mean, cov = hard[0].mean, hard[0].cov
+    for g in hard[1:]: mean, cov = _times_cov(mean, cov, g)
+    if soft: mean, cov = _times_precision(mean, cov, lam, pull, centre)
+    return Gaussian(mean, cov=cov)
+
+# %% ../nbs/03_gaussian.ipynb #09664cfd
+@patch
+def __pow__(self:Gaussian,
+    a:float, # Factor of the precision
+)->Gaussian: # With the same mean
+    "The density p(x)^a: a tempered posterior, or with `a` < 0 a factor to divide by"
+    return Gaussian(self.mean, precision=a*self.precision)
 
 # %% ../nbs/03_gaussian.ipynb #c015
 def best_convex_combination(
     gs, # K Gaussians: a list, or one batch with means `[K, d]`
 )->tuple[Tensor,Tensor]: # Weights `[K]` and the point `[d]`
-    "The convex combination of the means with the least excess energy under the product, eq. 4"
+    "The convex combination of the means with the least excess energy under the product, eq. 5"
     mu = torch.stack([g.mean for g in gs])
     a = product(gs).whiten(mu)  # now the energy is half the squared norm
     a = a/a.norm().clamp(min=1e-300)

@@ -7,14 +7,16 @@ __all__ = ['METRICS', 'Metric', 'exact_interval', 'bootstrap_interval', 'mean_in
            'evaluate_predictions', 'calibration']
 
 # %% ../nbs/13_metrics.ipynb #c004
-import difflib, re, string
+import re, string
 from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
+from numbers import Real
 from typing import Callable
-import numpy as np
+import numpy as np, regex
 from scipy import stats
 from sklearn.metrics import brier_score_loss, f1_score, log_loss, matthews_corrcoef
+from .options import choose
 
 # %% ../nbs/13_metrics.ipynb #c006
 @dataclass(frozen=True)
@@ -24,24 +26,68 @@ class Metric:
     exact:bool = False # Rows are hits, 0 or 1, and the score is their share
     grouped:bool = False # One row per whole group, not per example
     same:Callable = str # Answers with the same `same` are one answer; None for generation, where most texts are unique
-    def __call__(self, gold, pred, choices=(), groups=None, sizes=None):
+    tries:Callable = None # (gold, choices) -> answers of which one is the best constant; None for generation
+
+    def __call__(self, gold, pred, choices=(), groups=None, sizes=None)->float:
+        "The score of predicted texts"
         rows, score = self.split(*_check(gold, pred, choices, groups, sizes))
         return float(score(rows, np.ones(len(rows), int)))
 
-def _check(gold, pred, choices=(), groups=None, sizes=None): # golds as lists, groups as (index of each row's group, which groups are whole)
-    gold, pred = [list(g) if isinstance(g, (list, tuple, np.ndarray)) else [g] for g in gold], list(pred)
-    if not gold or len(gold) != len(pred): raise ValueError(f'expected as many answers as gold targets, at least one, got {len(pred)} and {len(gold)}; give one answer per target')
+    def constant(self,
+        gold, # N target texts, or lists of them
+        choices=(), groups=None, sizes=None, # As in `evaluate_predictions`
+    )->tuple: # (score, answer); (None, None) for generated text
+        "What one answer to everything scores at best"
+        if not self.tries: return None, None
+        gold, choices = _listed(gold), tuple(map(str, choices))
+        scores = {a: self(gold, [a]*len(gold), choices, groups, sizes) for a in self.tries(gold, choices)}
+        best = max(scores, key=scores.get)
+        return scores[best], best
+
+# %% ../nbs/13_metrics.ipynb #c60dccf8
+def _text(x, i, what):
+    "An answer as text"
+    if isinstance(x, str): return x
+    if isinstance(x, np.generic): x = x.item()
+    if isinstance(x, (str, Real)): return str(x)
+    raise ValueError(f'row {i}: expected a text as {what}, got {x!r}; give every row one')
+
+def _listed(gold):
+    "All acceptable answers of each row"
+    lists = [list(g) if isinstance(g, (list, tuple, np.ndarray)) else [g] for g in gold]
+    return [[_text(a, i, 'gold answer') for a in g] for i, g in enumerate(lists)]
+
+def _check(gold, pred, choices=(), groups=None, sizes=None):
+    "Golds as lists, groups as (index of each row's group, which groups are whole)"
+    gold, pred = list(gold), list(pred)
+    if not gold or len(gold) != len(pred):
+        raise ValueError(f'expected as many answers as gold targets, at least one, got {len(pred)} and {len(gold)}; give one answer per target')
+    gold = _listed(gold)
     if [] in gold: raise ValueError(f'row {gold.index([])}: expected at least one gold answer, got none; drop or mend that row')
-    if groups is None: return gold, pred, tuple(choices), None
-    groups = list(groups)
-    if len(groups) != len(pred): raise ValueError(f'expected one group per answer, got {len(groups)} groups and {len(pred)} answers; give one id per row')
+    pred = [_text(p, i, 'answer') for i, p in enumerate(pred)]
+    choices = tuple(str(c) for c in choices)
+    return gold, pred, choices, None if groups is None else _check_groups(list(groups), len(pred), sizes)
+
+def _check_groups(groups, n, sizes):
+    if len(groups) != n: raise ValueError(f'expected one group per answer, got {len(groups)} groups and {n} answers; give one id per row')
     for i, g in enumerate(groups):
         if g is None or g == '' or g != g: raise ValueError(f'row {i}: expected the id of its group, got the empty {g!r}; give every row its id')
     have = Counter(groups)
-    for g, n in have.items() if sizes is not None else ():
-        if sizes.get(g, 0) < n: raise ValueError(f'group {g!r}: expected at most {sizes.get(g, 0)} rows as in sizes, got {n}; take sizes from the whole data, before any split')
+    for g, k in have.items() if sizes is not None else ():
+        if sizes.get(g, 0) < k:
+            raise ValueError(f'group {g!r}: expected at most {sizes.get(g, 0)} rows as in sizes, got {k}; take sizes from the whole data, before any split')
     index = {g: i for i, g in enumerate(have)}
-    return gold, pred, tuple(choices), (np.array([index[g] for g in groups]), np.array([sizes is None or sizes[g] == n for g, n in have.items()]))
+    whole = [sizes is None or sizes[g] == k for g, k in have.items()]
+    return np.array([index[g] for g in groups]), np.array(whole)
+
+# %% ../nbs/13_metrics.ipynb #74eade4b
+def _commonest(gold, choices=(), same=str):
+    "The answer that is right most often, and how often"
+    return Counter(a for g in gold for a in dict.fromkeys(map(same, g))).most_common(1)[0]
+
+def _labels_by_share(gold, choices):
+    "Every label, the commonest first: of equals it is the constant"
+    return [a for a, _ in Counter(g[0] for g in gold).most_common()] + [c for c in choices if [c] not in gold]
 
 # %% ../nbs/13_metrics.ipynb #c007
 def exact_interval(
@@ -53,6 +99,7 @@ def exact_interval(
     ci = stats.binomtest(int(hits), int(n)).proportion_ci(level)
     return float(ci.low), float(ci.high)
 
+# %% ../nbs/13_metrics.ipynb #93bad847
 def bootstrap_interval(
     f:Metric, # Of `METRICS`
     gold, # N target texts, or lists of them
@@ -73,6 +120,7 @@ def _bootstrap(f, rows, score, groups, level=.95, draws=500, seed=0):
     xs = [score(rows, rng.multinomial(int(n.sum()), p)[of]) for _ in range(draws)]
     return tuple(map(float, np.quantile(xs, [(1-level)/2, (1+level)/2])))
 
+# %% ../nbs/13_metrics.ipynb #784d9f31
 def mean_interval(
     xs, # One value per seed
     level:float=.95, # Confidence
@@ -84,39 +132,55 @@ def mean_interval(
     return float(xs.mean()), float(xs.mean()-half), float(xs.mean()+half)
 
 # %% ../nbs/13_metrics.ipynb #c011
-def _mean(f, **kw): # a metric that is a mean over examples
-    return Metric(lambda gold, pred, choices, groups: (np.array([f(g, p) for g, p in zip(gold, pred)], float), lambda r, w: np.average(r, weights=w)), **kw)
+def _mean(f, **kw):
+    "A metric that is a mean over examples"
+    def split(gold, pred, choices, groups):
+        rows = np.array([f(g, p) for g, p in zip(gold, pred)], float)
+        return rows, lambda r, w: np.average(r, weights=w)
+    return Metric(split, **kw)
 
-def _labels(gold, pred, choices): # indices of gold and predicted labels, -1 outside of the label set, and its size
+def _labels(gold, pred, choices):
+    "Indices of gold and predicted labels, -1 outside of the label set, and its size"
     for i, g in enumerate(gold):
-        if len(g) > 1 or choices and g[0] not in choices: raise ValueError(f'row {i}: expected one gold label{f" of {choices}" * bool(choices)}, got {g}; mend the row or the choices')
+        if len(g) == 1 and (not choices or g[0] in choices): continue
+        of = f' of {choices}' if choices else ''
+        raise ValueError(f'row {i}: expected one gold label{of}, got {g}; mend the row or the choices')
     at = {c: i for i, c in enumerate(choices or sorted({g[0] for g in gold}))}
     return np.array([at[g[0]] for g in gold]), np.array([at.get(p, -1) for p in pred]), len(at)
 
-def _decided(gold, pred, choices): # the same with a wrong label instead of -1
+def _decided(gold, pred, choices):
+    "The same with a wrong label instead of -1"
     g, p, k = _labels(gold, pred, choices)
     return g, np.where(p < 0, (g+1) % max(k, 2), p), k
 
-def _binary(gold, pred, choices): # the same, all 0 or 1
-    pairs = [c for c in [('0', '1'), ('False', 'True')] if {a for g in gold for a in g} <= {*c}] # the order of these is known
-    choices = choices or (pairs or [()])[0]
+def _binary(gold, pred, choices):
+    "The same, all 0 or 1"
+    known = [c for c in [('0', '1'), ('False', 'True')] if {a for g in gold for a in g} <= {*c}] # their order needs no telling
+    choices = choices or (known or [()])[0]
     if len(choices) != 2: raise ValueError(f'expected choices=(negative, positive), got {choices}; give two labels, or use macro_f1')
     return _decided(gold, pred, choices)
 
-def _classes(codes, f): # a metric of scikit-learn
+def _classes(codes, f):
+    "A metric of scikit-learn"
     def split(gold, pred, choices, groups):
         g, p, k = codes(gold, pred, choices)
         return np.c_[g, p], lambda r, w: f(r[:, 0], r[:, 1], k, w)
-    return Metric(split)
+    return Metric(split, tries=_labels_by_share)
+
+def _matthews_of(g, p, k, w):
+    if len({*g[w > 0], *p[w > 0]}) == 1: return 0.
+    return matthews_corrcoef(g, p, sample_weight=w)
 
 _f1 = _classes(_binary, lambda g, p, k, w: f1_score(g, p, sample_weight=w, zero_division=0))
 _macro_f1 = _classes(_labels, lambda g, p, k, w: f1_score(g, p, sample_weight=w, labels=range(k), average='macro', zero_division=0))
-_matthews = _classes(_decided, lambda g, p, k, w: matthews_corrcoef(g, p, sample_weight=w) if len({*g[w > 0], *p[w > 0]}) > 1 else 0.)
+_matthews = _classes(_decided, _matthews_of)
 
 # %% ../nbs/13_metrics.ipynb #c015
-def _number(x): # a finite number, or None
-    try: return v if np.isfinite(v := float(x)) else None
+def _number(x):
+    "A finite number, or None"
+    try: v = float(x)
     except ValueError: return None
+    return v if np.isfinite(v) else None
 
 def _correlation(f):
     def score(rows, w):
@@ -126,17 +190,20 @@ def _correlation(f):
         g = [_number(a[0]) if len(a) == 1 else None for a in gold]
         if None in g: raise ValueError(f'row {g.index(None)}: expected one number as gold target, got {gold[g.index(None)]}; mend that row')
         low = min(map(float, choices), default=0.) - 1
-        return np.c_[g, [low if (v := _number(p)) is None else v for p in pred]], score
-    return Metric(split)
+        p = [low if (v := _number(text)) is None else v for text in pred]
+        return np.c_[g, p], score
+    return Metric(split, tries=lambda gold, choices: [_commonest(gold)[0]]) # whichever it is, it scores 0
 
 # %% ../nbs/13_metrics.ipynb #c018
 def _groupwise(f, **kw):
     def split(gold, pred, choices, groups):
         if groups is None: raise ValueError('expected groups, one id per row (for MultiRC the question), got none; give groups=, or use f1a, which needs none')
-        (g, p, _), (of, whole) = _binary(gold, pred, choices), groups
+        g, p, _ = _binary(gold, pred, choices)
+        of, whole = groups
         if not whole.any(): raise ValueError(f'expected whole groups, got {len(whole)} groups that all lack rows; split the data by group, or use f1a')
-        return f(g, p, lambda x: np.bincount(of, x))[whole], lambda r, w: _harmonic(np.average(r, axis=0, weights=w))
-    return Metric(split, grouped=True, **kw)
+        rows = f(g, p, lambda x: np.bincount(of, x))[whole]
+        return rows, lambda r, w: _harmonic(np.average(r, axis=0, weights=w))
+    return Metric(split, grouped=True, tries=_labels_by_share, **kw)
 
 def _harmonic(x): return len(x)/np.sum(1/x) if x.all() else 0.
 def _share(a, b): return np.divide(a, b, out=np.ones(len(a)), where=b > 0)
@@ -152,13 +219,37 @@ def normalize_answer(
     s = s.lower().translate(str.maketrans('', '', string.punctuation))
     return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', s).split())
 
+# %% ../nbs/13_metrics.ipynb #3302c9ff
 def _token_f1(a, b):
     a, b = normalize_answer(a).split(), normalize_answer(b).split()
     both = (Counter(a) & Counter(b)).total()
     return 2*both/(len(a)+len(b)) if both else 0.
 
-_squad_em = _mean(lambda g, p: normalize_answer(p) in map(normalize_answer, g), exact=True, same=normalize_answer)
-_squad_f1 = _mean(lambda g, p: max(_token_f1(a, p) for a in g), same=normalize_answer)
+# %% ../nbs/13_metrics.ipynb #9bd96025
+def _best_span(gold, choices=()):
+    "The gold answer that has the highest mean token F1 as the answer to everything"
+    bags = [Counter(normalize_answer(a).split()) for g in gold for a in g] # of all answers, row after row
+    starts = np.cumsum([0] + [len(g) for g in gold[:-1]])
+    lengths, holders = np.array([b.total() for b in bags]), {}
+    for i, bag in enumerate(bags):
+        for token, n in bag.items(): holders.setdefault(token, []).append((i, n))
+    holders = {token: np.array(found).T for token, found in holders.items()}
+    def mean_f1(answer):
+        both, bag = np.zeros(len(bags)), Counter(answer.split())
+        for token, n in bag.items():
+            i, m = holders[token]
+            both[i] += np.minimum(m, n)
+        return np.maximum.reduceat(2*both/np.maximum(lengths + bag.total(), 1), starts).mean()
+    def most(answer): return sum(len(holders[token][0]) for token in {*answer.split()})/len(gold)
+    best, top = '', 0.
+    for answer in sorted(dict.fromkeys(normalize_answer(a) for g in gold for a in g), key=most, reverse=True):
+        if most(answer) <= top: break
+        if (f1 := mean_f1(answer)) > top: best, top = answer, f1
+    return [best]
+
+_squad_em = _mean(lambda g, p: normalize_answer(p) in map(normalize_answer, g), exact=True, same=normalize_answer,
+                  tries=lambda gold, choices: [_commonest(gold, same=normalize_answer)[0]])
+_squad_f1 = _mean(lambda g, p: max(_token_f1(a, p) for a in g), same=normalize_answer, tries=_best_span)
 
 # %% ../nbs/13_metrics.ipynb #c026
 def _sacrebleu(name, **kw):
@@ -169,16 +260,24 @@ def _sacrebleu(name, **kw):
         return rows, lambda r, w: min(m._compute_score_from_stats((w @ r).tolist()).score/100, 1.) # rounding
     return Metric(split, same=None)
 
+_UNSPACED = r'\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}'
+_WORD = regex.compile(rf'[{_UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+', regex.V1)
+
+class _Words:
+    "A tokenizer for rouge-score"
+    def tokenize(self, text): return _WORD.findall(text.lower())
+
 def _rouge(gold, pred, choices, groups):
     from rouge_score.rouge_scorer import RougeScorer
-    s = RougeScorer(['rougeL'])
-    return np.array([s.score_multi(g, p)['rougeL'].fmeasure for g, p in zip(gold, pred)]), lambda r, w: np.average(r, weights=w)
+    s = RougeScorer(['rougeL'], tokenizer=_Words())
+    rows = np.array([s.score_multi(g, p)['rougeL'].fmeasure for g, p in zip(gold, pred)])
+    return rows, lambda r, w: np.average(r, weights=w)
 
 _rouge_l = Metric(_rouge, same=None)
 
 # %% ../nbs/13_metrics.ipynb #c029
 METRICS = dict( # each takes gold and predicted texts and gives a share or a correlation
-    accuracy = _mean(lambda g, p: p in g, exact=True), # the very text of a gold answer
+    accuracy = _mean(lambda g, p: p in g, exact=True, tries=lambda gold, choices: [_commonest(gold)[0]]), # the very text of a gold answer
     f1 = _f1, macro_f1 = _macro_f1, matthews = _matthews, # labels
     pearson = _correlation(stats.pearsonr), spearman = _correlation(stats.spearmanr), # numbers
     f1a = _f1, f1m = _f1m, multirc_em = _multirc_em, # options of questions
@@ -195,24 +294,31 @@ def evaluate_predictions(
     groups=None, # N ids of what is drawn and scored together (MultiRC: the question)
     sizes=None, # Group id -> its number of rows in the whole data; `f1m` and `multirc_em` then skip broken groups
     every:bool=False, # Also `intervals`, of every metric; else the headline's only
-)->dict: # Scores, n, interval of the headline (exact for shares of independent hits, else bootstrap), majority, majority_label, collapsed, invalid
-    """Score answers; a share (BLEU and chrF too) lies in [0, 1], a correlation in [-1, 1]. `majority` is the share of rows that one constant
-    answer, `majority_label`, gets right, None for generated text. `ValueError` says which metric, row or group cannot be scored"""
-    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-    for m in metrics:
-        if m not in METRICS: raise ValueError(f'no metric {m!r}; the nearest is {difflib.get_close_matches(str(m), METRICS, 1, 0)[0]!r}. There are: {", ".join(METRICS)}')
-    args = gold, pred, choices, groups = _check(gold, pred, choices, groups, sizes)
-    parts = {m: METRICS[m].split(*args) for m in metrics}
-    def interval(m):
-        f, (rows, score) = METRICS[m], parts[m]
-        return exact_interval(rows.sum(), len(rows)) if f.exact and (groups is None or f.grouped) else _bootstrap(f, rows, score, groups)
-    same = METRICS[metrics[0]].same
-    label, top = Counter(a for g in gold for a in dict.fromkeys(map(same, g))).most_common(1)[0] if same else (None, None)
+)->dict: # Scores, n, interval of the headline (exact for shares of independent hits, else bootstrap), constant, majority, collapsed, invalid
+    """Score answers; a share (BLEU and chrF too) lies in [0, 1], a correlation in [-1, 1]. `constant` is what the best constant answer,
+    `constant_label`, gets in the headline metric; `majority` is the share of rows that one answer, `majority_label`, gets right. Both are
+    None for generated text. `ValueError` says which metric, row or group cannot be scored"""
+    table = {m: choose(m, METRICS, 'metric') for m in ([metrics] if isinstance(metrics, str) else metrics)}
+    first = next(iter(table))
+    head = table[first]
+    texts, answers, labels, whole = args = _check(gold, pred, choices, groups, sizes)
+    parts = {m: f.split(*args) for m, f in table.items()}
     out = {m: float(score(rows, np.ones(len(rows), int))) for m, (rows, score) in parts.items()}
-    if groups: out |= dict(groups=int(groups[1].sum())) # the whole ones
-    if every: out |= dict(intervals={m: interval(m) for m in metrics})
-    return out | dict(n=len(gold), interval=out['intervals'][metrics[0]] if every else interval(metrics[0]), majority=top and top/len(gold), majority_label=label,
-                      collapsed=len({*map(same or str, pred)}) == 1, invalid=sum(p not in choices for p in pred) if choices else 0)
+    if whole: out['groups'] = int(whole[1].sum())
+    intervals = {m: _interval(f, *parts[m], whole) for m, f in table.items() if every or m == first}
+    if every: out['intervals'] = intervals
+    return out | dict(n=len(texts), interval=intervals[first]) | _reference(head, texts, labels, groups, sizes) | dict(
+        collapsed=len({*map(head.same or str, answers)}) == 1, invalid=sum(p not in labels for p in answers) if labels else 0)
+
+def _interval(f, rows, score, whole):
+    if f.exact and (whole is None or f.grouped): return exact_interval(rows.sum(), len(rows))
+    return _bootstrap(f, rows, score, whole)
+
+def _reference(f, gold, choices, groups, sizes):
+    "What answers are compared with that do not look at the input"
+    label, top = _commonest(gold, same=f.same) if f.same else (None, None)
+    constant, answer = f.constant(gold, choices, groups, sizes)
+    return dict(majority=top and top/len(gold), majority_label=label, constant=constant, constant_label=answer)
 
 # %% ../nbs/13_metrics.ipynb #c042
 def calibration(
@@ -223,7 +329,9 @@ def calibration(
     "How far probabilities can be trusted"
     probs, gold = np.asarray(probs, float), np.asarray(gold)
     probs, labels = probs/probs.sum(1, keepdims=True), range(probs.shape[1])
-    top = probs.max(1)
+    top, right = probs.max(1), probs.argmax(1) == gold
     at = np.minimum((top*bins).astype(int), bins-1)
-    gaps = [abs(((probs.argmax(1) == gold) - top)[at == b].sum()) for b in range(bins)]
-    return dict(nll=float(log_loss(gold, probs, labels=labels)), brier=float(brier_score_loss(gold, probs, labels=labels, scale_by_half=False)), ece=float(sum(gaps)/len(gold)))
+    gaps = [abs((right - top)[at == b].sum()) for b in range(bins)]
+    return dict(nll=float(log_loss(gold, probs, labels=labels)),
+                brier=float(brier_score_loss(gold, probs, labels=labels, scale_by_half=False)),
+                ece=float(sum(gaps)/len(gold)))

@@ -163,14 +163,15 @@ class Options:
     ):
         "A copy with some values changed; `ValueError` names the nearest key"
         if not isinstance(changes, (dict, type(None))): raise ValueError(f'{self.path or "configuration"}: expected keys and values, got {changes!r}')
-        known, new = {f.name for f in _options(self)}, {}
+        known, new, inner = {f.name for f in _options(self)}, {}, {}
         for key, value in {**(changes or {}), **more}.items():
             name, dot, rest = str(key).partition('.')
-            if name not in known: raise unknown('key', self.key(key), [key for key, *_ in self.described()])
-            group = isinstance(getattr(self, name), Options)
-            if dot and not group: raise unknown('key', self.key(key), [key for key, *_ in self.described()])
-            if dot: value = {rest: value}
-            new[name] = new.get(name, getattr(self, name)).changed(value) if group and isinstance(value, dict) else value
+            group = name in known and isinstance(getattr(self, name), Options)
+            if name not in known or dot and not group: raise unknown('key', self.key(key), [k for k, *_ in self.described()])
+            if dot: inner.setdefault(name, {})[rest] = value
+            elif group and isinstance(value, dict): inner.setdefault(name, {}).update(value)
+            else: new[name] = value
+        for name, value in inner.items(): new[name] = new.get(name, getattr(self, name)).changed(value)
         return replace(self, **new)
 
     def differences(self)->dict: # Nested

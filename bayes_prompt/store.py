@@ -71,12 +71,16 @@ def read_json(
     if isinstance(obj, kind): return obj
     raise ValueError(f'the {what} {path} holds a JSON {type(obj).__name__}, expected an object of keys and values')
 
-# %% ../nbs/02_store.ipynb #c6068ae7
+# %% ../nbs/02_store.ipynb #385c1d30
 def _split(data):
     "Header and payload of a safetensors file"
     n = int.from_bytes(data[:8], 'little')
     if len(data) < 8 or n > len(data) - 8: raise ValueError('it is cut off')
     return json.loads(data[8:8+n]), memoryview(data)[8+n:]
+
+def _is_pickle(data):
+    "Does a file look like `torch.save`'s? safetensors begins with a length in eight bytes, of which the upper ones are 0"
+    return data[:4] == b'PK\3\4' or data[:1] == b'\x80' and any(data[4:8])
 
 def _digest(header, payload):
     "SHA-256 of a header, its own checksum left out, and of the payload"
@@ -107,7 +111,7 @@ def save_tensors(
 class Damaged(ValueError):
     "A file of ours is not what was written"
 
-# %% ../nbs/02_store.ipynb #b36851b5
+# %% ../nbs/02_store.ipynb #a9012106
 def load_tensors(
     path, # A file that `save_tensors` wrote
     key:str=None, # Whose it must be; anybody's if None
@@ -119,7 +123,7 @@ def load_tensors(
     try: data = path.read_bytes()
     except FileNotFoundError: raise ValueError(f'no {what} {str(path)!r}') from None
     except OSError as e: raise ValueError(f'the {what} {path} cannot be read: {e.strerror or e}') from None
-    if data[:2] in (b'PK', b'\x80\x02', b'\x80\x04'):
+    if _is_pickle(data):
         raise ValueError(f'the {what} {path} is a pickle, and loading one can run code: expected safetensors')
     try:
         header, payload = _split(data)

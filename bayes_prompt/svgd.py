@@ -24,60 +24,52 @@ def rbf_kernel(
     k = (d2/-h).exp_()
     return k, k/-h
 
-# %% ../nbs/04_svgd.ipynb #c312b72d
-def imq_kernel(
-    d2:Tensor, # Squared distances `[..., M, M]`
-    h:float|Tensor, # Bandwidth
-)->tuple[Tensor,Tensor]: # k and k' `[..., M, M]`
+# %% ../nbs/04_svgd.ipynb #1252827a
+def imq_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
     r"Inverse multiquadric $k=(1+r^2/h)^{-1/2}$: its tail is heavy"
     k = (1 + d2/h)**-0.5
     return k, -k**3/(2*h)
 
-# %% ../nbs/04_svgd.ipynb #388a7cd0
-def laplacian_kernel(
-    d2:Tensor, # Squared distances `[..., M, M]`
-    h:float|Tensor, # Bandwidth
-)->tuple[Tensor,Tensor]: # k and k' `[..., M, M]`
+# %% ../nbs/04_svgd.ipynb #2c5f556a
+def laplacian_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
     r"Laplacian kernel $k=e^{-r/\sqrt h}$; its gradient at 0 is taken as 0"
     k = torch.exp(-(d2/h).sqrt())
     return k, torch.where(d2 > 0, -k/(2*d2.sqrt()*h**.5), 0.)
 
-# %% ../nbs/04_svgd.ipynb #5461e14b
-def linear_kernel(
-    d2:Tensor, # Squared distances `[..., M, M]`
-    h:float|Tensor, # Bandwidth
-)->tuple[Tensor,Tensor]: # k and k' `[..., M, M]`
-    r"Linear kernel $k=1+(x-\bar x)^\top(y-\bar x)/h$ around the particles' mean: exact for a Gaussian if M > d"
+# %% ../nbs/04_svgd.ipynb #c394c35e
+def linear_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
+    r"Linear kernel $k=1+(x-\bar x)^\top(y-\bar x)/h$ around the mean: exact for a Gaussian if M > d"
     rows, columns = d2.mean(-1, keepdim=True), d2.mean(-2, keepdim=True)
     gram = (rows + columns - d2 - d2.mean((-2,-1), keepdim=True))/2
     return 1 + gram/h, torch.zeros_like(d2) - 1/(2*h)
 
-# %% ../nbs/04_svgd.ipynb #b11d69b3
-def no_kernel(
-    d2:Tensor, # Squared distances `[..., M, M]`
-    h:float|Tensor, # Not used
-)->tuple[Tensor,Tensor]: # k and k' `[..., M, M]`
+# %% ../nbs/04_svgd.ipynb #63904676
+def no_kernel(d2:Tensor, h:float|Tensor)->tuple[Tensor,Tensor]:
     "No interaction: φ is each particle's own score"
     M = d2.shape[-1]
     return M*torch.eye(M).to(d2).expand_as(d2), torch.zeros_like(d2)
 
-# %% ../nbs/04_svgd.ipynb #9a9cf098
-kernels = dict(rbf=rbf_kernel, imq=imq_kernel, laplacian=laplacian_kernel, linear=linear_kernel, none=no_kernel)
+# %% ../nbs/04_svgd.ipynb #cd26c5b9
+kernels = dict(
+    rbf=rbf_kernel, imq=imq_kernel, laplacian=laplacian_kernel, linear=linear_kernel, none=no_kernel)
 
 # %% ../nbs/04_svgd.ipynb #c015
 def _checked(x):
     "`ValueError` for what is not a tensor of particles"
     if not isinstance(x, Tensor):
-        raise ValueError(f"expected particles in a torch tensor, got {type(x).__name__}: use torch.as_tensor")
+        raise ValueError(
+            f"expected particles in a torch tensor, got {type(x).__name__}: use torch.as_tensor")
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"expected floating-point particles with the digits of float32 or float64, got {x.dtype}: use x.float()")
+        raise ValueError(
+            "expected floating-point particles with the digits of float32 or float64, "
+            f"got {x.dtype}: use x.float()")
     if x.ndim == 0 or x.numel() == 0:
         raise ValueError(f"expected particles [M, ...] with at least one number, got shape {list(x.shape)}")
 
 def _flat(x, blocks='all'):
     "One matrix of particles for each block, `[B, M, D/B]`"
     _checked(x)
-    B = dict(all=1, token=x.shape[1] if x.ndim > 1 else 1, coordinate=x[0].numel())[blocks]
+    B = dict(all=1, token=x.shape[1] if x.ndim > 1 else 1, coordinate=x.numel()//len(x))[blocks]
     return x.reshape(len(x), B, -1).transpose(0, 1)
 
 @lru_cache(8)
@@ -89,7 +81,8 @@ def _pairs(M, device):
 def _pairwise(x):
     "Squared distances `[B, M, M]` of flat particles `[B, M, D]`"
     B,M,D = x.shape
-    if B > 1 or D < 16: return torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist').square_()
+    if B > 1 or D < 16:
+        return torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist').square_()
     d2 = x.new_zeros(1, M*M)
     d2[0,_pairs(M, x.device)] = torch.pdist(x[0]).square_()  # faster with many coordinates
     d2 = d2.view(1, M, M)
@@ -102,7 +95,7 @@ def pairwise(
     "Squared distances between particles"
     return _pairwise(_flat(x))[0]
 
-# %% ../nbs/04_svgd.ipynb #0d1a0480
+# %% ../nbs/04_svgd.ipynb #3963cc54
 def median_bandwidth(
     x:Tensor, # Particles `[M, ...]`
     d2:Tensor|None=None, # Their squared distances `[..., M, M]`, if at hand
@@ -110,7 +103,7 @@ def median_bandwidth(
     roots:bool=False, # Take the median of the distances, and square it?
     plus:int=0, # Added to M
 )->Tensor: # Bandwidth(s) `[...]`
-    "Median of the squared distances over all pairs, divided by log M; 1 for a single particle, which has no pairs"
+    "Median of the squared distances over pairs, divided by log M; 1 for a particle that has no pairs"
     d2 = pairwise(x) if d2 is None else d2
     M = d2.shape[-1]
     if M == 1: return d2.new_ones(d2.shape[:-2])
@@ -130,10 +123,11 @@ bandwidths = dict(
 
 # %% ../nbs/04_svgd.ipynb #c021
 def _refuse(x, what):
-    "`ValueError` that names the particles of `x` `[B, M, D]` which hold NaN or infinity, if any do"
+    "`ValueError` that names the particles of `x` `[B, M, D]` which hold NaN or infinity"
     bad = (~x.isfinite().all(-1).all(0)).nonzero().flatten().tolist()
     if bad: raise ValueError(
-        f"the {what} of particle(s) {bad} is NaN or infinite: lower the learning rate or check the log density there")
+        f"the {what} of particle(s) {bad} is NaN or infinite: "
+        "lower the learning rate or check the log density there")
 
 def _named(thing, table, what): return choose(thing, table, what) if isinstance(thing, str) else thing
 
@@ -148,23 +142,30 @@ def _kernel(x, options):
     d2 = _pairwise(x)
     if not math.isfinite(d2.sum()):
         _refuse(x, 'position')
-        raise ValueError(f"the particles are so far apart that squared distances overflow {d2.dtype}: rescale them, or use float64")
+        raise ValueError(
+            f"the particles are so far apart that squared distances overflow {d2.dtype}: "
+            "rescale them, or use float64")
     h = _width(x, d2, options.bandwidth)
     least = h.min().item()
     if not least >= 0:
-        raise ValueError(f"expected a bandwidth that is not negative or NaN, got {least:.3g}: use 'median' or a positive number")
+        raise ValueError(
+            f"expected a bandwidth that is not negative or NaN, got {least:.3g}: "
+            "use 'median' or a positive number")
     kernel = _named(options.kernel, kernels, 'kernel')
-    tiny = 8*len(d2[0])*torch.finfo(d2.dtype).tiny  # 1/h, M times, is still finite
+    tiny = 8*d2.shape[-1]*torch.finfo(d2.dtype).tiny  # 1/h, M times, is still finite
     if least >= tiny: return kernel(d2, h)
+    # (Nearly) all coincide: there is no direction to push them in, so do not multiply 0 by 1/h
     k,dk = kernel(d2, h.clamp(min=torch.finfo(d2.dtype).eps*d2.max().item() + tiny))
-    return k, dk.masked_fill(d2 == 0, 0)  # (nearly) all coincide, and no direction to push them in: do not multiply 0 by 1/h
+    return k, dk.masked_fill(d2 == 0, 0)
 
 def _parts(x, score, options):
-    "The matrices of eq. 3 for each block: K `[B, M, M]`, S `[B, M, D]`, B `[B, M, M]` and X - x_1 `[B, M, D]`"
+    "The matrices K, S, B and X - x_1 of eq. 3 for each block: `[B, M, M]`, or `[B, M, D]`"
     _checked(x)
     if not isinstance(score, Tensor) or score.shape != x.shape:
         got = list(score.shape) if hasattr(score, 'shape') else score
-        raise ValueError(f"expected a score tensor of the particles' shape {list(x.shape)}, got {got} ({type(score).__name__})")
+        raise ValueError(
+            f"expected a score tensor of the particles' shape {list(x.shape)}, "
+            f"got {got} ({type(score).__name__})")
     x,s = _flat(x, options.blocks), _flat(score.to(x.dtype), options.blocks)
     k,dk = _kernel(x, options)
     if not math.isfinite(s.sum()): _refuse(s, 'score')
@@ -179,16 +180,18 @@ def svgd_direction(
     score:Tensor, # Gradient of the log density at each particle, the same shape
     options:SVGD=SVGD(), # Kernel, bandwidth, blocks, scale of repulsion, damping
 )->Tensor: # φ, the same shape as `x`
-    """The SVGD direction, eq. 3: an ascent direction, so for a torch optimiser set `x.grad = -φ`. One particle: φ is its score.
-    Coincident particles: φ is their mean score. `ValueError` for a score of another shape, and for NaN or infinity (naming the particles)."""
+    """The SVGD direction, eq. 3. It ascends, so for a torch optimiser set `x.grad = -φ`.
+    `ValueError` for a score of another shape, and for NaN or infinity (naming the particles)."""
     k,s,b,x_ = _parts(x, score, options)
-    if options.damping != 1: k = k + (options.damping - 1)*torch.diag_embed(k.diagonal(dim1=-2, dim2=-1))
+    if options.damping != 1:
+        own = torch.diag_embed(k.diagonal(dim1=-2, dim2=-1))
+        k = k + (options.damping - 1)*own
     k,b = k/len(x), b*(options.repulsion/len(x))
     if s.shape[-1] >= 16: phi = (k@s).baddbmm_(b, x_)
-    else: phi = (s.mT@k).baddbmm_(x_.mT, b).mT  # the same, as K and B are symmetric; faster with few coordinates
+    else: phi = (s.mT@k).baddbmm_(x_.mT, b).mT  # K and B are symmetric; faster with few coordinates
     return phi.transpose(0, 1).reshape(x.shape)
 
-# %% ../nbs/04_svgd.ipynb #cc886244
+# %% ../nbs/04_svgd.ipynb #53df969c
 @torch.no_grad()
 def kernel_noise(
     x:Tensor, # Particles `[M, ...]`
@@ -199,7 +202,7 @@ def kernel_noise(
     flat = _flat(x, options.blocks)
     lam,v = torch.linalg.eigh(_kernel(flat, options)[0]/len(x))
     xi = torch.randn(flat.shape, dtype=x.dtype, device=x.device, generator=generator)
-    root = v*lam.clamp(min=0).sqrt().unsqueeze(-2)  # any root of K will do; Cholesky's fails where particles coincide
+    root = v*lam.clamp(min=0).sqrt().unsqueeze(-2)  # Cholesky's fails where particles coincide
     return (root@xi).transpose(0, 1).reshape(x.shape)
 
 # %% ../nbs/04_svgd.ipynb #83b21036
@@ -214,9 +217,9 @@ def kernel_matrix(
 # %% ../nbs/04_svgd.ipynb #29420b9e
 optimizers = dict(sgd=torch.optim.SGD, adam=torch.optim.Adam, adagrad=torch.optim.Adagrad)
 
-# %% ../nbs/04_svgd.ipynb #5c2e6cd7
+# %% ../nbs/04_svgd.ipynb #160366ba
 def _optimizer(optimizer, x, lr, state):
-    "The torch optimiser of particles by name or class, where it stood when the run stopped; None for the plain step"
+    "A torch optimiser by name or class, as it was when the run stopped; None for the plain step"
     if not optimizer: return None
     opt = _named(optimizer, optimizers, 'optimizer')([x], lr=lr)
     if state: opt.load_state_dict(state['optimizer'])
@@ -224,21 +227,22 @@ def _optimizer(optimizer, x, lr, state):
 
 # %% ../nbs/04_svgd.ipynb #c031
 def svgd(
-    score_fn, # Particles `[M, ...]` -> the gradient of their log density `[M, ...]`, of all data or of a minibatch
+    score_fn, # Particles `[M, ...]` -> gradient of their log density, of all data or a minibatch
     particles:Tensor, # Where they start, `[M, ...]`; left as they are
     steps:int=500, # Number of updates
     lr:float=0.1, # Step size ε
     options:SVGD=SVGD(), # Of `svgd_direction`; with `noise` the plain step is noisy
     optimizer=None, # None for the plain step x + εφ; "sgd", "adam", "adagrad" or a torch optimiser class
     temperature=1., # The score is divided by it: a number, or a function of the step
-    generator:torch.Generator|None=None, # Of the noise (and of the score's minibatches, if it draws from the same one)
-    callback=None, # Called as `callback(step, x, score)` before each update; `x` is live, clone it to keep it
+    generator:torch.Generator|None=None, # Of the noise, and of minibatches that draw from the same one
+    callback=None, # Called as `callback(step, x, score)` before each update; clone `x` to keep it
     trace:bool=False, # Also return the path
     progress:bool=False, # Show a progress bar?
-    state:dict|None=None, # Kept up to date with all that is needed to go on; give it back to go on
+    state:dict|None=None, # Kept up to date with all that is needed; give it back to go on
 ): # Particles `[M, ...]`; with `trace` also their path `[steps+1, M, ...]`
     "Sample a density by its score: `steps` updates along `svgd_direction`"
-    if options.noise and optimizer: raise ValueError("noisy SVGD needs the plain step, whose size its noise has: leave optimizer=None")
+    if options.noise and optimizer:
+        raise ValueError("noisy SVGD needs the plain step, whose size its noise has: leave optimizer=None")
     then = state or {}
     x = then.get('particles', particles)
     _checked(x)
@@ -259,6 +263,7 @@ def svgd(
         del s, phi  # their memory is wanted by the next ones
         if trace: path.append(x.clone())
         if state is not None: state.update(
-            step=t+1, particles=x.detach(), optimizer=opt and opt.state_dict(), generator=generator and generator.get_state())
+            step=t+1, particles=x.detach(),
+            optimizer=opt and opt.state_dict(), generator=generator and generator.get_state())
     x.grad = None
     return (x, torch.stack(path)) if trace else x

@@ -2,7 +2,7 @@
 
     pip install -c constraints.txt -e '.[bench]' && python bench/logistic.py
 
-Writes `results/bench/logistic.json`: mean and standard deviation of each weight, effective sample sizes and R-hat. The page on SVGD compares with it.
+Writes `results/bench/logistic.json`: mean and standard deviation of each weight, effective sample sizes and R-hat. The page on the variance collapse compares with it.
 """
 import json
 from pathlib import Path

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from bayes_prompt.settings import SVGD
 from bayes_prompt.svgd import svgd
 
 torch.set_num_threads(1)
@@ -25,8 +26,8 @@ LR = .1
 
 
 def ours(x, h):
-    x = torch.from_numpy(x)
-    def steps(n, x=x): return svgd(lambda x: -x, x, steps=n, lr=LR, bandwidth=h or 'median').numpy()
+    x, options = torch.from_numpy(x), SVGD(bandwidth=h or 'median')
+    def steps(n, x=x): return svgd(lambda x: -x, x, steps=n, lr=LR, options=options).numpy()
     return steps
 
 def naive(x, h):

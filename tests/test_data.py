@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 from datasets import Dataset, concatenate_datasets
-from bayes_prompt.data import few_shot, fetch_task, hub_rows, load_task, published_split
+from bayes_prompt.data import few_shot, load_task, published_split
+from bayes_prompt.hub import fetch_task, hub_rows
 from bayes_prompt.experiment import run
 from bayes_prompt.tasks import STYLES, SUITES, TASKS, add_tasks, read_tasks, suite
 

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 import numpy as np, pytest
 from datasets import Dataset, Features
-from bayes_prompt.tasks import STYLES, SUITES, TASKS, Task, pad, suite, wsc_agrees
+from bayes_prompt.tasks import STYLES, SUITES, TASKS, Task, pad_punctuation, suite, wsc_agrees
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT/'scripts'))
@@ -104,8 +104,8 @@ def test_wsc():
     assert wsc_agrees('miller', 'the miller') and not wsc_agrees("the miller's", 'the miller') and not wsc_agrees('', 'x')
 
 def test_padding():
-    assert pad('a-b_c’d', 't5') == 'a - b _ c’d' and pad('a-b_c’d', 'attempt') == 'a - b_c ’ d'
-    assert pad('  €5\n\tnow ', 'attempt') == '€ 5 now' and pad('  €5\n\tnow ') == '€5 now'
+    assert pad_punctuation('a-b_c’d', 't5') == 'a - b _ c’d' and pad_punctuation('a-b_c’d', 'attempt') == 'a - b_c ’ d'
+    assert pad_punctuation('  €5\n\tnow ', 'attempt') == '€ 5 now' and pad_punctuation('  €5\n\tnow ') == '€5 now'
 
 def test_multiple_choice_keys():
     arc = TASKS['ai2_arc']
