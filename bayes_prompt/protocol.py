@@ -62,7 +62,8 @@ def data_fingerprint(
     d = config.data
     def about(name):
         loaded = _load(name, d.style, d.folder or None, d.prefix)
-        return name, repr(loaded.task), [(f.name, file_fingerprint(f)) for f in loaded.files]
+        told = {k: v for k, v in loaded.task.differences().items() if k not in ('folder', 'suite', 'about')}
+        return told, [(f.name, file_fingerprint(f)) for f in loaded.files]
     return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src)
 
 # %% ../nbs/51_protocol.ipynb #a873891a
