@@ -29,6 +29,10 @@ from .store import alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
 
+# %% ../nbs/51_protocol.ipynb #ea886e99
+# A backbone's files that decide numbers; a licence beside them does not
+_READ = ('config.json', '*.safetensors', '*.bin', 'tokenizer*', 'spiece.model')
+
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
     backbone:str, # As for `load_backbone`
@@ -41,7 +45,7 @@ def weights_fingerprint(
         except ValueError: config = None # not a name of the Hub
         if not isinstance(config, str): return ''
         folder = Path(config).parent
-    files = sorted(f for f in folder.iterdir() if f.is_file())
+    files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
     return fingerprint([(f.name, file_fingerprint(f)) for f in files])
 
 # %% ../nbs/51_protocol.ipynb #1f5bd9aa
