@@ -107,7 +107,7 @@ def _check_method(config, method):
     if method.trains == 'weights' and config.compute.dtype != 'float32':
         raise ValueError(f'{method.label} trains weights, and small steps are lost in {config.compute.dtype}: use compute.dtype=float32')
 
-# %% ../nbs/50_config.ipynb #f493c72d
+# %% ../nbs/50_config.ipynb #a7632d80
 def _toml(path):
     try: import tomllib
     except ImportError: import tomli as tomllib # Python 3.10
@@ -119,7 +119,7 @@ def _dotted(changes, path=''):
     "Nested tables as dotted keys"
     out = {}
     for key, value in changes.items():
-        if isinstance(value, dict): out |= _dotted(value, f'{path}{key}.')
+        if isinstance(value, dict) and value: out |= _dotted(value, f'{path}{key}.')
         else: out[f'{path}{key}'] = value
     return out
 

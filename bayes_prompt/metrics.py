@@ -225,7 +225,7 @@ def _token_f1(a, b):
     both = (Counter(a) & Counter(b)).total()
     return 2*both/(len(a)+len(b)) if both else 0.
 
-# %% ../nbs/13_metrics.ipynb #2ff5d083
+# %% ../nbs/13_metrics.ipynb #9bd96025
 def _best_span(gold, choices=()):
     "The gold answer that has the highest mean token F1 as the answer to everything"
     bags = [Counter(normalize_answer(a).split()) for g in gold for a in g] # of all answers, row after row
@@ -242,7 +242,7 @@ def _best_span(gold, choices=()):
         return np.maximum.reduceat(2*both/np.maximum(lengths + bag.total(), 1), starts).mean()
     def most(answer): return sum(len(holders[token][0]) for token in {*answer.split()})/len(gold)
     best, top = '', 0.
-    for answer in sorted({normalize_answer(a): 0 for g in gold for a in g}, key=most, reverse=True):
+    for answer in sorted(dict.fromkeys(normalize_answer(a) for g in gold for a in g), key=most, reverse=True):
         if most(answer) <= top: break
         if (f1 := mean_f1(answer)) > top: best, top = answer, f1
     return [best]

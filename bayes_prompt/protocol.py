@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['weights_fingerprint', 'weights_of', 'data_fingerprint', 'Ledger', 'Context']
 
-# %% ../nbs/51_protocol.ipynb #e9ad727c
-import shutil
+# %% ../nbs/51_protocol.ipynb #ba89a838
+import os, shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ from torch import Tensor
 from .backbone import ASSETS, load_backbone
 from .callbacks import Checkpoint, EarlyStopping, Progress
 from .config import Config
-from .data import few_shot, load_task
+from .data import few_shot, load_task, task_files
 from .evaluate import evaluate
 from .metrics import METRICS
 from .options import methods
@@ -53,7 +53,7 @@ def weights_of(config:Config)->str:
     _backbone(c.backbone, c.device, c.dtype)
     return weights_fingerprint(c.backbone)
 
-# %% ../nbs/51_protocol.ipynb #06f890d9
+# %% ../nbs/51_protocol.ipynb #d679de9b
 def data_fingerprint(
     config:Config,
     tasks, # Names of tasks
@@ -61,13 +61,18 @@ def data_fingerprint(
     "What the files of some tasks contain, and how their rows become texts"
     d = config.data
     def about(name):
-        loaded = _load(name, d.style, d.folder or None, d.prefix)
-        return name, repr(loaded.task), [(f.name, file_fingerprint(f)) for f in loaded.files]
+        return name, repr(TASKS[name]), [(f.name, file_fingerprint(f)) for f in task_files(name, d.folder or None)]
     return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src)
 
-# %% ../nbs/51_protocol.ipynb #a873891a
+# %% ../nbs/51_protocol.ipynb #d7301fd4
 @lru_cache(32)
-def _load(name, style, folder, prefix): return load_task(name, style, folder, prefix)
+def _loaded(name, style, folder, prefix, *state): return load_task(name, style, folder, prefix)
+
+def _load(name, data):
+    "A task's texts, read once for all runs of a process, as long as neither its files nor its description change"
+    folder = data.folder or None
+    files = [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in task_files(name, folder)]
+    return _loaded(name, data.style, folder, data.prefix, repr(TASKS[name]), *files)
 
 @lru_cache(2)
 def _backbone(name, device, dtype='float32'): return load_backbone(name, device, getattr(torch, dtype))
@@ -95,7 +100,7 @@ class Ledger:
         self.parameters += c.get('parameters', prompts.numel())
         self.steps += c['steps']*(len(prompts) if c.get('separate') else 1)
 
-# %% ../nbs/51_protocol.ipynb #69f94b23
+# %% ../nbs/51_protocol.ipynb #a9608867
 class Context:
     "What a method works with"
     def __init__(self,
@@ -119,8 +124,7 @@ class Context:
 
     def load(self, task:str):
         "A task's texts"
-        d = self.config.data
-        loaded = _load(task, d.style, d.folder or None, d.prefix)
+        loaded = _load(task, self.config.data)
         self.data_from[task] = loaded.source
         if loaded.indices: self.splits[task] = loaded.indices
         return loaded
@@ -139,7 +143,7 @@ class Context:
 
     def _draw(self, data):
         k = self.config.target.k
-        return few_shot(data.train, k, self.config.seed) if k else list(range(len(data.train)))
+        return few_shot(data.train, k, self.config.seed, data.classes) if k else list(range(len(data.train)))
 
     def _try_metric(self, data):
         "A metric that does not fit the task is refused now, not after the training"
@@ -237,7 +241,7 @@ def _judge(self:Context, method):
     scores = [self.score(method, task, 'validation')[d.task.metric] for task, d in self.data.items()]
     return sum(scores)/len(scores)
 
-# %% ../nbs/51_protocol.ipynb #8e5c5a9b
+# %% ../nbs/51_protocol.ipynb #439be134
 @patch
 def fit(self:Context,
     method, # A `PromptMethod`
@@ -247,7 +251,7 @@ def fit(self:Context,
     "Train a method on the targets"
     c = self.config
     judge = (lambda: self._judge(method)) if judged else None
-    heard = self._target_callbacks(judge, c.target.steps if steps is None else steps)
+    heard = self._target_callbacks(judge, steps or c.target.steps)
     self.history += tune(method, self.train, c.target, c.seed, steps, heard, key=fingerprint(self.name, self.train))
     return method
 

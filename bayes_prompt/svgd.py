@@ -217,13 +217,19 @@ def kernel_matrix(
 # %% ../nbs/04_svgd.ipynb #29420b9e
 optimizers = dict(sgd=torch.optim.SGD, adam=torch.optim.Adam, adagrad=torch.optim.Adagrad)
 
-# %% ../nbs/04_svgd.ipynb #160366ba
+# %% ../nbs/04_svgd.ipynb #7ba52475
 def _optimizer(optimizer, x, lr, state):
     "A torch optimiser by name or class, as it was when the run stopped; None for the plain step"
     if not optimizer: return None
     opt = _named(optimizer, optimizers, 'optimizer')([x], lr=lr)
     if state: opt.load_state_dict(state['optimizer'])
     return opt
+
+def _snapshot(step, x, opt, generator):
+    "All that is needed to go on"
+    return dict(
+        step=step, particles=x.detach(),
+        optimizer=opt and opt.state_dict(), generator=generator and generator.get_state())
 
 # %% ../nbs/04_svgd.ipynb #c031
 def svgd(
@@ -262,8 +268,6 @@ def svgd(
         else: x.add_(phi, alpha=lr)
         del s, phi  # their memory is wanted by the next ones
         if trace: path.append(x.clone())
-        if state is not None: state.update(
-            step=t+1, particles=x.detach(),
-            optimizer=opt and opt.state_dict(), generator=generator and generator.get_state())
+        if state is not None: state.update(_snapshot(t+1, x, opt, generator))
     x.grad = None
     return (x, torch.stack(path)) if trace else x

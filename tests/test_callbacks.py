@@ -1,0 +1,69 @@
+"Checkpoints resume to the same bits, whatever the optimiser and whenever the kill"
+import io
+from contextlib import redirect_stderr
+import pytest, torch
+from bayes_prompt.callbacks import Checkpoint, EarlyStopping, Progress
+from bayes_prompt.train import Callback, fit
+from test_train import Bowl, nothing
+
+class Noisy(Bowl):
+    "Its gradient depends on the step, as that of a batch does"
+    def backward(self, batch, step):
+        log = super().backward(batch, step)
+        self.x.grad += torch.sin(torch.tensor(float(step)))
+        return log
+
+class Kill(Callback):
+    order = 99
+    def __init__(self, at): self.at = at
+    def step(self, run):
+        if run.step == self.at: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('optimizer', ['adam', 'adamw', 'sgd', 'adagrad', 'adafactor'])
+@pytest.mark.parametrize('kill', [1, 5, 7, 10, 12])
+def test_a_kill_changes_nothing(tiny, tmp_path, optimizer, kill):
+    def stop(method): return EarlyStopping(lambda: -abs(method.x.item() - 2.5), every=2)
+    whole, killed, resumed = Noisy(tiny), Noisy(tiny), Noisy(tiny)
+    want = fit(whole, nothing, 12, optimizer, callbacks=[stop(whole)])
+    with pytest.raises(KeyboardInterrupt): fit(killed, nothing, 12, optimizer, callbacks=[stop(killed), Checkpoint(tmp_path/'s', every=5), Kill(kill)])
+    got = fit(resumed, nothing, 12, optimizer, callbacks=[stop(resumed), Checkpoint(tmp_path/'s', every=5)])
+    assert torch.equal(whole.x, resumed.x) and want == got
+
+def test_a_finished_training_is_read(tiny, tmp_path):
+    a, b = Noisy(tiny), Noisy(tiny)
+    want = fit(a, nothing, 8, callbacks=[Checkpoint(tmp_path/'s')])
+    def never(t): raise AssertionError('a step was taken')
+    b.backward = lambda *a: never(0)
+    assert fit(b, nothing, 8, callbacks=[Checkpoint(tmp_path/'s')]) == want and torch.equal(a.x, b.x)
+
+def test_patience_survives_a_kill(tiny, tmp_path):
+    def judge(): return -judge.calls.append(1) if False else -len(judge.calls.append(1) or judge.calls)
+    judge.calls = []
+    m = Noisy(tiny)
+    with pytest.raises(KeyboardInterrupt): fit(m, nothing, 20, callbacks=[EarlyStopping(judge, 1, patience=3), Checkpoint(tmp_path/'s', every=1), Kill(3)])
+    assert len(fit(Noisy(tiny), nothing, 20, callbacks=[EarlyStopping(judge, 1, patience=3), Checkpoint(tmp_path/'s', every=1)])) == 4
+
+def test_a_checkpoint_of_another_training(tiny, tmp_path):
+    fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')], key='a')
+    with pytest.raises(ValueError, match='belongs to another run'): fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')], key='b')
+
+@pytest.mark.parametrize('file', ['s', 's.jsonl'])
+def test_a_damaged_checkpoint_is_set_aside(tiny, tmp_path, file):
+    m, again = Noisy(tiny), Noisy(tiny)
+    want = fit(m, nothing, 6, callbacks=[Checkpoint(tmp_path/'s')])
+    (tmp_path/file).write_bytes((tmp_path/file).read_bytes()[:-4])
+    with redirect_stderr(io.StringIO()) as err: got = fit(again, nothing, 6, callbacks=[Checkpoint(tmp_path/'s')])
+    assert got == want and torch.equal(m.x, again.x) and len(err.getvalue().splitlines()) == 1 and 'set aside' in err.getvalue()
+    assert (tmp_path/'s.damaged').exists()
+
+def test_the_checkpoint_does_not_grow(tiny, tmp_path):
+    sizes = {}
+    class Size(Callback):
+        order = 81
+        def step(self, run): sizes[run.step] = (tmp_path/'s').stat().st_size if (tmp_path/'s').exists() else 0
+    fit(Noisy(tiny), nothing, 400, callbacks=[Checkpoint(tmp_path/'s', every=10), Size()])
+    assert abs(sizes[399] - sizes[20]) < 100
+
+def test_a_bar_ends(tiny, capsys):
+    fit(Noisy(tiny), nothing, 3, callbacks=[Progress('a bar')])
+    assert 'a bar' in capsys.readouterr().err

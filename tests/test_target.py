@@ -1,0 +1,74 @@
+"Priors against exact answers; one road to a target"
+import pytest, torch
+from bayes_prompt.callbacks import Checkpoint
+from bayes_prompt.data import load_task
+from bayes_prompt.engine import prompt_losses
+from bayes_prompt.prompt import encode, init_prompts
+from bayes_prompt.settings import Target
+from bayes_prompt.source import SourcePosterior
+from bayes_prompt.target import PRIORS, SharedPrompt, adapt, prior_energy, target_method, tune
+from bayes_prompt.train import PromptTuning
+
+def eight(bb, task='supersense'): return encode(bb, load_task(task).train[:8], 32, 6, task=task)
+def posterior(bb, m=3): return SourcePosterior(init_prompts(bb, m, 6), ['amazon'], bb.name)
+def value(bb, exs, p):
+    with torch.no_grad(): return prompt_losses(bb, p[None], exs).mean().item()
+
+@pytest.mark.parametrize('changes', [{}, dict(low=False, prior='gaussian'), dict(prior='mixture'), dict(prior='none'), dict(full=False)], ids=str)
+def test_it_lowers_the_loss_on_eight_examples(bb, changes):
+    exs, post, lr = eight(bb), posterior(bb), .02 if bb.name == 'mini' else .3
+    t = adapt(bb, exs, post, steps=10, lr=lr, lr_low=lr, sigma=10., **changes)
+    assert value(bb, exs, t.prompt) < value(bb, exs, post.mean)
+
+def test_prompt_tuning_lowers_it_too(bb):
+    exs, x = eight(bb), init_prompts(bb, 1, 6)[0]
+    assert value(bb, exs, adapt(bb, exs, x, steps=10, lr=.02 if bb.name == 'mini' else .3).prompt) < value(bb, exs, x)
+
+@pytest.mark.parametrize('prior', PRIORS)
+def test_energies_have_the_right_gradient(prior):
+    g = torch.Generator().manual_seed(0)
+    x, theta = torch.randn(4, 2, 3, generator=g, dtype=torch.float64), torch.randn(2, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    if prior != 'none': assert torch.autograd.gradcheck(lambda t: prior_energy(x, t, prior, .7), theta)
+
+def test_the_prior_pulls_on_the_product(tiny):
+    "Its energy does not change when a scale moves between Θ and u"
+    m = target_method(tiny, posterior(tiny), Target(sigma=1.))
+    m.full.data += 1
+    a = m.penalty().item()
+    m.full.data *= 2
+    m.u.data /= 2
+    assert m.penalty().item() == pytest.approx(a)
+
+def test_what_is_trained(bb):
+    def groups(**kw): return {n: sum(p.numel() for p in ps) for n, (ps, _) in target_method(bb, posterior(bb), Target(**kw)).groups().items()}
+    assert groups() == dict(full=6*bb.width, low=6 + bb.width) and groups(low=False) == dict(full=6*bb.width) and groups(full=False) == dict(low=6 + bb.width)
+
+def test_several_targets_with_one_name_each_equal_alone_when_nothing_is_shared(tiny):
+    "Vectors only: each target's u, v see only its own examples"
+    post, both = posterior(tiny), dict(a=eight(tiny), b=eight(tiny, 'context'))
+    from dataclasses import replace
+    both = {t: [replace(e, task=t) for e in exs] for t, exs in both.items()}
+    o = Target(steps=3, full=False, prior='none', optimizer='sgd', lr_low=.1)
+    together = adapt(tiny, both, post, o).method.products()
+    for i, (t, exs) in enumerate(both.items()):
+        assert torch.allclose(together[i], adapt(tiny, {t: exs}, post, o).method.products()[0], atol=1e-5)
+
+def test_a_kill_changes_nothing(tiny, tmp_path, monkeypatch):
+    exs, post, kw = eight(tiny), posterior(tiny), dict(steps=6, seed=1)
+    want, plain = adapt(tiny, exs, post, **kw), SharedPrompt.backward
+    def dies(self, batch, step):
+        if step == 4: raise KeyboardInterrupt
+        return plain(self, batch, step)
+    with monkeypatch.context() as m:
+        m.setattr(SharedPrompt, 'backward', dies)
+        with pytest.raises(KeyboardInterrupt): adapt(tiny, exs, post, callbacks=[Checkpoint(tmp_path/'s', 2)], **kw)
+    got = adapt(tiny, exs, post, callbacks=[Checkpoint(tmp_path/'s', 2)], **kw)
+    assert torch.equal(want.prompt, got.prompt) and want.history == got.history
+    with pytest.raises(ValueError, match='another run'): adapt(tiny, exs, post, callbacks=[Checkpoint(tmp_path/'s', 2)], steps=6, seed=2)
+
+def test_what_is_refused(tiny, mini):
+    exs, post = eight(tiny), posterior(tiny)
+    for f, said in [(lambda: adapt(tiny, [], post), 'at least one training example'), (lambda: adapt(mini, exs, post), 'do not transfer between backbones'), (lambda: adapt(tiny, exs, post, prior='meen'), "nearest is 'mean'"),
+                    (lambda: adapt(tiny, exs, post, sigma=0.), 'above 0'), (lambda: SharedPrompt(tiny, post.mean, prior='mean'), 'made of particles'), (lambda: SharedPrompt(tiny, post.mean, train=('all',)), "'full', 'low' or both"),
+                    (lambda: tune(PromptTuning(tiny, post.mean), dict(a=[])), "target 'a'"), (lambda: prior_energy(post.particles, post.mean, 'mean', -1.), 'above 0')]:
+        with pytest.raises(ValueError, match=said): f()
