@@ -40,8 +40,3 @@ def t5_base(tiny):
     with torch.device('meta'):
         model = T5ForConditionalGeneration(T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12))
     return replace(tiny, name='t5-base', model=model.requires_grad_(False).eval())
-
-@pytest.fixture(params=['tiny', 'mini'])
-def bb(request):
-    "Either of them"
-    return request.getfixturevalue(request.param)
