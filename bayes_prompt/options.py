@@ -10,6 +10,7 @@ __all__ = ['METHODS', 'TRAINS', 'nearest', 'unknown', 'choose', 'option', 'names
 import ast, difflib, math, sys
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 import bayes_prompt
 
@@ -111,8 +112,10 @@ def _kind(default):
 def _typed(key, value, default):
     "The value in the option's type; `ValueError` for another type"
     if isinstance(default, tuple) and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value): return tuple(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300: return float(value)
     if type(value) is type(default): return value
+    if isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e300: # numpy's numbers too
+        if isinstance(default, float): return float(value)
+        if isinstance(value, Integral) and type(default) is int: return int(value)
     raise ValueError(f'{key}: expected {_kind(default)}, got {value!r}')
 
 def _bounded(key, value, about):

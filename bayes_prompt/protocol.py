@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['weights_fingerprint', 'weights_of', 'data_fingerprint', 'Ledger', 'Context']
 
-# %% ../nbs/51_protocol.ipynb #e9ad727c
-import shutil
+# %% ../nbs/51_protocol.ipynb #ba89a838
+import os, shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ from torch import Tensor
 from .backbone import ASSETS, load_backbone
 from .callbacks import Checkpoint, EarlyStopping, Progress
 from .config import Config
-from .data import few_shot, load_task
+from .data import few_shot, load_task, task_files
 from .evaluate import evaluate
 from .metrics import METRICS
 from .options import methods
@@ -28,6 +28,10 @@ from .source import SourcePosterior, learn_posterior, learn_prompts
 from .store import alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
+
+# %% ../nbs/51_protocol.ipynb #833bf749
+# A backbone's files that decide numbers; a licence beside them does not
+_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', 'tokenizer*', '*.model', 'vocab.*', 'merges.txt', '*_tokens*.json')
 
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
@@ -41,7 +45,7 @@ def weights_fingerprint(
         except ValueError: config = None # not a name of the Hub
         if not isinstance(config, str): return ''
         folder = Path(config).parent
-    files = sorted(f for f in folder.iterdir() if f.is_file())
+    files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
     return fingerprint([(f.name, file_fingerprint(f)) for f in files])
 
 # %% ../nbs/51_protocol.ipynb #1f5bd9aa
@@ -53,7 +57,7 @@ def weights_of(config:Config)->str:
     _backbone(c.backbone, c.device, c.dtype)
     return weights_fingerprint(c.backbone)
 
-# %% ../nbs/51_protocol.ipynb #06f890d9
+# %% ../nbs/51_protocol.ipynb #81f9510a
 def data_fingerprint(
     config:Config,
     tasks, # Names of tasks
@@ -61,13 +65,19 @@ def data_fingerprint(
     "What the files of some tasks contain, and how their rows become texts"
     d = config.data
     def about(name):
-        loaded = _load(name, d.style, d.folder or None, d.prefix)
-        return name, repr(loaded.task), [(f.name, file_fingerprint(f)) for f in loaded.files]
+        told = {k: v for k, v in TASKS[name].differences().items() if k not in ('folder', 'suite', 'about')}
+        return told, [(f.name, file_fingerprint(f)) for f in task_files(name, d.folder or None)]
     return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src)
 
-# %% ../nbs/51_protocol.ipynb #a873891a
+# %% ../nbs/51_protocol.ipynb #66de2e73
 @lru_cache(32)
-def _load(name, style, folder, prefix): return load_task(name, style, folder, prefix)
+def _loaded(name, style, folder, prefix, *state): return load_task(name, style, folder, prefix)
+
+def _load(name, data):
+    "A task's texts, read once for all runs of a process, as long as neither its files nor its description change"
+    folder = data.folder or None
+    files = [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in task_files(name, folder)]
+    return _loaded(name, data.style, folder, data.prefix, repr(TASKS[name]), *files)
 
 @lru_cache(2)
 def _backbone(name, device, dtype='float32'): return load_backbone(name, device, getattr(torch, dtype))
@@ -95,7 +105,7 @@ class Ledger:
         self.parameters += c.get('parameters', prompts.numel())
         self.steps += c['steps']*(len(prompts) if c.get('separate') else 1)
 
-# %% ../nbs/51_protocol.ipynb #69f94b23
+# %% ../nbs/51_protocol.ipynb #b9f70a45
 class Context:
     "What a method works with"
     def __init__(self,
@@ -119,8 +129,7 @@ class Context:
 
     def load(self, task:str):
         "A task's texts"
-        d = self.config.data
-        loaded = _load(task, d.style, d.folder or None, d.prefix)
+        loaded = _load(task, self.config.data)
         self.data_from[task] = loaded.source
         if loaded.indices: self.splits[task] = loaded.indices
         return loaded
@@ -139,7 +148,7 @@ class Context:
 
     def _draw(self, data):
         k = self.config.target.k
-        return few_shot(data.train, k, self.config.seed) if k else list(range(len(data.train)))
+        return few_shot(data.train, k, self.config.seed, data.classes) if k else list(range(len(data.train)))
 
     def _try_metric(self, data):
         "A metric that does not fit the task is refused now, not after the training"

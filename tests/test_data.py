@@ -1,15 +1,13 @@
-"The papers' tasks through the loader: fixtures with the Hub's columns and types, published splits, a Hub that does not answer, fetched copies"
-import csv, json, re, sys, time
-from dataclasses import replace
+"Rows to examples: the papers' tasks from fixtures with the Hub's columns and types, files of many kinds, splits, draws and batches"
+import csv, gzip, json, re, sys, time
 from pathlib import Path
-import pytest
-from datasets import Dataset, concatenate_datasets
-from bayes_prompt.data import few_shot, load_task, published_split
-from bayes_prompt.hub import fetch_task, hub_rows
-from bayes_prompt.experiment import run
+import numpy as np, pandas as pd, pytest
+from datasets import Dataset
+from bayes_prompt.data import batch_indices, few_shot, load_task, published_split, read_rows, task_files
+from bayes_prompt.run import run
 from bayes_prompt.tasks import STYLES, SUITES, TASKS, add_tasks, read_tasks, suite
+from conftest import HUB
 
-HUB = Path(__file__).parent/'fixtures/hub'
 NAMES = [t.name for s in SUITES if s != 'mini' for t in suite(s)]
 
 
@@ -35,7 +33,7 @@ def test_the_table_agrees_with_the_hub_and_the_fixtures(row):
     if names := re.findall(r'\d=([\w/]+)(?:\||$)', row['labels']): assert list(task.labels) == names
     else: assert not task.labels or 'position' in row['labels'] or task.name == 'winogrande'
 
-def test_the_list_of_the_hub_is_complete(): assert {r['task'] for r in csv.DictReader((HUB.parent/'hub.csv').open())} == set(NAMES) and len(NAMES) == 30
+def test_the_list_of_the_hub_is_complete(): assert {r['task'] for r in csv.DictReader((HUB.parent/'hub.csv').open())} == set(NAMES)
 
 def test_the_published_permutation():
     def perm(n): return [r for r in published_split('small', [[], list(range(n))])[0][1]]
@@ -60,8 +58,42 @@ def test_wsc_for_t5_trains_on_true_rows_only():
 
 def test_few_examples_of_a_task_of_the_papers():
     d = load_task('superglue-cb', data_dir=HUB)
-    assert len(few_shot(d.train, 4)) == 12
+    assert len(few_shot(d.train, 4)) == 12 == len(few_shot(d.train, 4, classes=d.classes))
     with pytest.raises(ValueError, match='ask for at most 8'): few_shot(d.train, 16)
+
+def test_k_is_of_each_class_where_there_are_classes():
+    many = [(f's{i}', f'c{i % 20:02}') for i in range(400)]
+    drawn = few_shot(many, 16, classes=[f'c{i:02}' for i in range(20)])
+    assert len(drawn) == 320 and {many[i][1] for i in drawn} == {y for _, y in many}
+    assert len(few_shot(many, 16, classes=())) == 16
+    score, movie, span = load_task('movie_score'), load_task('movie'), load_task('squad', data_dir=HUB)
+    assert [len(few_shot(d.train, 2, classes=d.classes)) for d in (score, movie, span)] == [2, 4, 2] and movie.classes == ('negative', 'positive')
+
+MOVIE = [276, 696, 707, 958, 2263, 3108, 3194, 3736]
+SCORE = [49, 82, 144, 363, 485, 574, 732, 819, 852, 1090, 1186, 1299, 1319, 1494, 1780, 1781]
+
+def test_draws_are_those_of_the_first_release():
+    "The records name their training examples by number"
+    movie, score = load_task('movie'), load_task('movie_score')
+    assert few_shot(movie.train, 4, 0, movie.classes) == MOVIE and few_shot(score.train, 16, 1, score.classes) == SCORE
+
+def test_batches_are_those_of_the_first_release():
+    def first(n, b, step, seed):
+        seed, out, pos = np.atleast_1d(seed).tolist(), [], step*b
+        while len(out) < b:
+            epoch, at = divmod(pos, n)
+            take = np.random.default_rng([*seed, epoch]).permutation(n)[at:at+b-len(out)].tolist()
+            out, pos = out + take, pos + len(take)
+        return out
+    for n, b, step, seed in [(10, 3, 0, 0), (10, 3, 3, [1, 7]), (3, 8, 5, 2), (1, 4, 9, [0, 3]), (1000, 32, 77, [5, 1])]:
+        got = batch_indices(n, b, step, seed)
+        assert got == first(n, b, step, seed) and all(type(i) is int for i in got)
+
+def test_a_step_does_not_permute_a_million_rows_again():
+    batch_indices(10**6, 32, 0, 9)
+    t = time.perf_counter()
+    for step in range(1, 200): batch_indices(10**6, 32, step, 9)
+    assert time.perf_counter() - t < .5
 
 @pytest.mark.parametrize('name', ['commonsense_qa', 'squad', 'rte', 'superglue-multirc', 'winogrande', 'stsb'])
 @pytest.mark.parametrize('kind', ['jsonl', 'csv'])
@@ -79,99 +111,152 @@ def test_text_files_give_the_same_pairs(name, kind, tmp_path):
     a, b = load_task(name, data_dir=tmp_path), load_task(name, data_dir=HUB)
     assert (a.train, a.validation, a.test, a.answers, a.groups) == (b.train, b.validation, b.test, b.answers, b.groups)
 
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setattr('datasets.config.HF_CACHE_HOME', str(tmp_path/'cache'))
-
-def fake_hub(monkeypatch, refuse=()):
-    "A Hub that serves the fixtures; ids in `refuse` are loading scripts, of which only the Parquet export can be read"
-    calls = []
-    class Api:
-        def dataset_info(self, hub, timeout, revision=None): return type('Info', (), dict(sha='beef' if revision else '0123abc'))
-    def load_dataset(path, config=None, split=None, revision=None, data_files=None, streaming=False):
-        calls.append(dict(path=path, config=config, split=split, revision=revision, data_files=data_files, streaming=streaming))
-        if path in refuse: raise RuntimeError('Dataset scripts are no longer supported')
-        hub = path if path != 'parquet' else data_files[split].split('@')[0].removeprefix('hf://datasets/')
-        config = config or data_files[split].split('/')[-3]
-        found = [t for s in SUITES for t in suite(s) if t.hub == hub and config in (t.config, *t.config.partition('[')[0].split('+'))]
-        names = [t.name for t in found] if '[' in found[0].config else [found[0].name]  # tasks that are a subset each of one configuration
-        ds = concatenate_datasets([Dataset.from_parquet(str(HUB/f'{n}/{split}.parquet')) for n in names])
-        return ds.to_iterable_dataset() if streaming else ds
-    monkeypatch.setattr('huggingface_hub.HfApi', Api)
-    monkeypatch.setattr('datasets.load_dataset', load_dataset)
-    return calls
-
-def test_the_hub_is_asked_at_one_commit(monkeypatch):
-    calls = fake_hub(monkeypatch)
-    d = load_task('superglue-cb')
-    assert d.test == load_task('superglue-cb', data_dir=HUB).test and d.source == '0123abc'
-    assert calls[0] == dict(path='aps/super_glue', config='cb', split='train', revision='0123abc', data_files=None, streaming=False)
-
-def test_a_loading_script_falls_back_to_the_parquet_export(monkeypatch):
-    calls = fake_hub(monkeypatch, refuse=['tuetschek/e2e_nlg'])
-    assert load_task('e2e_nlg').test == load_task('e2e_nlg', data_dir=HUB).test
-    assert calls[1]['data_files'] == {'train': 'hf://datasets/tuetschek/e2e_nlg@beef/default/train/*.parquet'}
-
-def test_mrqa_rows_are_taken_by_subset(monkeypatch):
-    fake_hub(monkeypatch)
-    for name, subset in dict(nq='NaturalQuestionsShort', newsqa='NewsQA').items():
-        rows = list(hub_rows(TASKS[name], 'train')[0])
-        assert len(rows) == 24 and {r['subset'] for r in rows} == {subset}
-    assert not list(hub_rows(replace(TASKS['nq'], config='plain_text[Nobody]'), 'train')[0])
-
-@pytest.mark.parametrize('name', ['nq', 'superglue-record', 'ag_news', 'squad'])
-def test_large_sets_are_streamed_into_their_file(name, monkeypatch):
-    calls = fake_hub(monkeypatch)
-    a, b = load_task(name), load_task(name, data_dir=HUB)
-    assert all(c['streaming'] for c in calls) and (a.train, a.validation, a.test, a.answers) == (b.train, b.validation, b.test, b.answers)
-
-def test_the_hub_is_asked_once(monkeypatch):
-    calls = fake_hub(monkeypatch)
-    d, n = load_task('rte'), len(calls)
-    assert load_task('rte').test == d.test and len(calls) == n
-
-def test_arc_joins_two_configurations(monkeypatch):
-    calls = fake_hub(monkeypatch)
-    assert len(load_task('ai2_arc').test) == 12 and {c['config'] for c in calls} == {'ARC-Easy', 'ARC-Challenge'}
-
-def test_a_hub_that_does_not_answer():
-    t = time.perf_counter()
-    with pytest.raises(ValueError, match='bp_fetch rte --data-dir DIR') as e: load_task('rte')
-    assert '\n' not in str(e.value) and time.perf_counter() - t < 20
-
-def test_fetch_keeps_what_is_there(monkeypatch, tmp_path):
-    calls = fake_hub(monkeypatch)
-    task = TASKS['superglue-cb']
-    assert [f.name for f in fetch_task(task, tmp_path)] == ['train.parquet', 'validation.parquet'] and fetch_task(task, tmp_path) == [] and len(calls) == 2
-    (tmp_path/'superglue-cb/validation.parquet').unlink()
-    assert [f.name for f in fetch_task(task, tmp_path)] == ['validation.parquet']
-    d = load_task('superglue-cb', data_dir=tmp_path)
-    assert d.source == '0123abc' and d.test == load_task('superglue-cb', data_dir=HUB).test and not list(tmp_path.rglob('*.part*'))
-
 def test_broken_files_get_a_sentence(tmp_path):
-    f = tmp_path/'rte/train.parquet'
-    f.parent.mkdir()
-    for content, message in [(None, 'expected rte/train as .parquet, .jsonl or .csv'), ((HUB/'rte/train.parquet').read_bytes()[:-200], 'may be cut off')]:
-        if content: f.write_bytes(content)
+    def says(message):
         with pytest.raises(ValueError, match=message) as e: load_task('rte', data_dir=tmp_path)
         assert '\n' not in str(e.value)
+    f = tmp_path/'rte/train.parquet'
+    f.parent.mkdir()
+    says('expected rte/train.parquet \\(or .jsonl')
+    f.write_bytes((HUB/'rte/train.parquet').read_bytes()[:-200])
+    says('expected rte/validation.parquet \\(or .jsonl')
+    f.with_name('validation.parquet').write_bytes((HUB/'rte/validation.parquet').read_bytes())
+    says('train.parquet cannot be read: it may be cut off')
     f.unlink()
     f.with_suffix('.jsonl').write_text('{"sentence1": "a"\n')
-    with pytest.raises(ValueError, match='one JSON object per line'): load_task('rte', data_dir=tmp_path)
+    says('train.jsonl cannot be read: expected an object of columns a line')
 
 def test_references_in_rows_of_their_own_are_one_input():
     d = load_task('e2e_nlg', data_dir=HUB)
     sources = [s for s, _ in d.test]
     assert len(set(sources)) == len(sources) == len(d.answers['test']) and max(map(len, d.answers['test'])) > 1 and len(d.train) > len({s for s, _ in d.train})
 
+# data of your own
+
 OWN = dict(fields=['review'], labels=['bad', 'good'])
 
-def own(tmp_path, csv, **kw):
+def own(tmp_path, data, name='mine.csv', data_dir=None, **kw):
+    "A task of your own with its data in a file"
     (tmp_path/'t.json').write_text(json.dumps(dict(mine=OWN | kw)))
-    (tmp_path/'mine.csv').write_text(csv, encoding='utf-8-sig')
+    f = tmp_path/name
+    f.parent.mkdir(exist_ok=True)
+    f.write_bytes(data.encode('utf-8-sig') if isinstance(data, str) else data)
     add_tasks(tmp_path/'t.json')
-    try: return load_task('mine')
+    try: return load_task('mine', data_dir=data_dir)
     finally: TASKS.pop('mine')
+
+ROWS = [dict(review=f'soup; {i}, warm\t{i}', label=('bad', 'good')[i % 2]) for i in range(10)]
+
+def lines(separator, encoding='utf-8'):
+    quoted = '"' + '"\n"'.join(f'"{separator}"'.join(r.values()) for r in ROWS) + '"\n'
+    return (f'review{separator}label\n' + quoted).encode(encoding)
+
+def parquet():
+    import io
+    f = io.BytesIO()
+    pd.DataFrame(ROWS).to_parquet(f)
+    return f.getvalue()
+
+JSONL = ''.join(json.dumps(r) + '\n' for r in ROWS).encode()
+
+@pytest.mark.parametrize('name,data', {
+    'mine.csv': lines(','), 'mine.tsv': lines('\t'), 'mine.csv.gz': gzip.compress(lines(';')), 'mine.jsonl': JSONL, 'mine.jsonl.gz': gzip.compress(JSONL), 'mine.parquet': parquet()}.items())
+def test_files_of_many_kinds_hold_the_same(name, data, tmp_path):
+    d = own(tmp_path, data, name)
+    want = {(f'mine review: {r["review"]}', r['label']) for r in ROWS}
+    assert {*d.train, *d.validation, *d.test} == want and d.files == [tmp_path/name]
+
+@pytest.mark.parametrize('data', [lines(';'), lines('\t'), lines(',', 'utf-16'), lines(';', 'utf-16'), lines(',', 'utf-8-sig'), lines(',').replace(b'\n', b'\r\n')])
+def test_text_is_told_by_its_first_line_and_bytes(data, tmp_path):
+    (tmp_path/'x.csv').write_bytes(data)
+    assert read_rows(tmp_path/'x.csv') == ROWS
+
+@pytest.mark.parametrize('name', ['x.json', 'x.jsonl'])
+def test_a_list_of_objects_is_read_too(name, tmp_path):
+    (tmp_path/name).write_text(json.dumps(ROWS, indent=1), encoding='utf-8-sig')
+    assert read_rows(tmp_path/name) == ROWS
+
+def test_long_cells_are_read(tmp_path):
+    (tmp_path/'x.csv').write_text('review,label\n' + 'a'*200_000 + ',bad\n')
+    assert len(read_rows(tmp_path/'x.csv')[0]['review']) == 200_000
+
+@pytest.mark.parametrize('name,data,message', [
+    ('x.csv', b'a,b,a\n1,2,3\n', "two columns are called 'a'"), ('x.csv', b'a,b\n1,2,3\n', "row 1 has more cells than the header; quote texts that hold a ','"), ('x.csv', b'a;b\n1;2\n1\n', 'row 2 has fewer cells'),
+    ('x.csv', b'a,b\n"1,2\n', 'rows under a header'), ('x.csv', 'é'.encode('latin-1'), 'expected UTF-8 or UTF-16'), ('x.jsonl', b'null\n', 'row 1 is null, expected an object'), ('x.jsonl', b'{"a": 1}\n[1]\n', 'row 2 is'),
+    ('x.jsonl', b'{"a": 1\n', 'an object of columns a line'), ('x.json', b'[1]', 'row 1 is 1'), ('x.jsonl', b'['*10**5, 'cannot be read'), ('x.parquet', b'PAR1', 'cut off'), ('x.csv.gz', b'a,b\n', 'Not a gzipped file'),
+    ('x.jsonl.gz', gzip.compress(JSONL)[:-20], 'cannot be read'), ('x.xlsx', b'', 'expected a file that ends in .parquet, .jsonl')])
+def test_a_wrong_file_gets_a_sentence(name, data, message, tmp_path):
+    (tmp_path/name).write_bytes(data)
+    with pytest.raises(ValueError, match=message) as e: read_rows(tmp_path/name)
+    assert '\n' not in str(e.value) and name in str(e.value)
+
+def test_an_error_says_the_file_and_the_row(tmp_path):
+    rows = [('fine', 'bad')]*6
+    for i, bad, message in [(3, ('fine', 'ugly'), "row 3: mine: label 'ugly'"), (5, ('', 'bad'), "row 5: mine: expected a text in the column 'review'"), (1, ('fine', ''), 'row 1: mine: expected a label'), (6, ('fine', '1'), "row 6: mine: label '1'")]:
+        some = [*rows[:i-1], bad, *rows[i:]]
+        with pytest.raises(ValueError, match='mine.csv, ' + message) as e: own(tmp_path, 'review,label\n' + ''.join(f'{a},{b}\n' for a, b in some))
+        assert 'Hub' not in str(e.value)
+
+def test_a_blank_label_of_a_hub_task_says_why():
+    with pytest.raises(ValueError, match='keeps test labels back'): TASKS['rte'].to_pairs(dict(sentence1='a', sentence2='b', label=-1))
+
+def test_labels_are_decided_for_all_rows_at_once(tmp_path):
+    "Zero occurs in one row only, and makes indices of all"
+    words = ['1', '2', '3', '4', '5']
+    d = own(tmp_path, 'review,label,split\n' + 'a,1,train\nb,4,validation\nc,0,test\n', labels=words)
+    assert [x[0][1] for x in (d.train, d.validation, d.test)] == ['2', '5', '1']
+    d = own(tmp_path, 'review,label,split\n' + 'a,1,train\nb,4,validation\nc,5,test\n', labels=words)
+    assert [x[0][1] for x in (d.train, d.validation, d.test)] == ['1', '4', '5']
+
+def test_a_table_of_true_and_false_is_not_inverted(tmp_path):
+    d = own(tmp_path, 'review,label\n' + ''.join(f'{("true", "false")[i % 2]} {i},{("true", "false")[i % 2]}\n' for i in range(10)), labels=dict(true='yes', false='no'))
+    assert all(('true' in s) == (y == 'yes') for s, y in d.train + d.validation + d.test)
+
+@pytest.mark.parametrize('column', ['_train', '_answers', '_group', '_golds', '_same', 'train', 'answers', 'label'])
+def test_columns_with_names_of_internals_are_text(column, tmp_path):
+    d = own(tmp_path, f'review,{column},verdict\n' + ''.join(f'r{i},zz,{("bad", "good")[i % 2]}\n' for i in range(10)), fields=['review', column], label='verdict')
+    every = d.train + d.validation + d.test
+    assert len(every) == 10 and all(y in ('bad', 'good') and s.endswith(f'{column}: zz') for s, y in every) and d.groups == {} and all(len(a) == 1 for a in d.answers['test'])
+
+@pytest.mark.parametrize('names', [('train', 'val', 'test'), ('train', 'dev', 'test'), ('training', 'valid', 'testing'), ('Train', 'Validation', 'Test')])
+def test_other_names_of_the_splits(names, tmp_path):
+    d = own(tmp_path, 'review,label,split\n' + ''.join(f'r{i},bad,{names[i % 3]}\n' for i in range(9)))
+    assert [len(d.train), len(d.validation), len(d.test)] == [3, 3, 3] and d.indices == {}
+
+def test_without_validation_some_of_train_is_held_out(tmp_path):
+    d = own(tmp_path, 'review,label,split\n' + ''.join(f'r{i},bad,{"train" if i < 20 else "test"}\n' for i in range(25)))
+    assert [len(d.train), len(d.validation), len(d.test)] == [16, 4, 5] and len(d.indices['validation']) == 4
+    assert {s for s, _ in d.validation} == {f'mine review: r{i}' for i in d.indices['validation']}
+    (tmp_path/'mine.csv').unlink()
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine/train.csv').write_text('review,label\n' + 'a,bad\n'*10)
+    d = own(tmp_path, 'review,label\nb,good\n', 'mine/test.csv')
+    assert [len(d.train), len(d.validation), len(d.test)] == [8, 2, 1] and [f.name for f in d.files] == ['train.csv', 'test.csv']
+
+def test_a_newer_file_in_the_folder_of_data_counts(tmp_path):
+    "Also where the description names the file"
+    new = tmp_path/'new'
+    new.mkdir()
+    (new/'x.csv').write_text('review,label\n' + 'newer,good\n'*10)
+    d = own(tmp_path, 'review,label\n' + 'older,bad\n'*10, 'x.csv', data_dir=new, file='x.csv')
+    assert d.train[0] == ('mine review: newer', 'good') and d.source == str(new) and d.files == [new/'x.csv']
+
+def test_a_device_is_no_data(tmp_path):
+    with pytest.raises(ValueError, match='expected /dev/zero'): own(tmp_path, '', file='/dev/zero')
+
+def test_what_was_read_is_known():
+    assert [f.name for f in load_task('anli', data_dir=HUB).files] == [f'{p}_r{i}.parquet' for p in ('train', 'dev', 'test') for i in (1, 2, 3)]
+    assert [f.name for f in load_task('movie').files] == ['movie.parquet']
+    for name, folder in dict(anli=HUB, movie=None).items(): assert load_task(name, data_dir=folder).files == task_files(name, folder)
+
+def test_changed_data_is_another_run(hotels, tmp_path):
+    "Also in one process, and under the same names"
+    told = {'data.tasks': str(hotels), 'target.task': 'hotels'}
+    first = small(tmp_path, method='pt', **told)
+    data = hotels.with_suffix('.jsonl')
+    data.write_text(data.read_text().replace('bad', 'BAD').replace('good', 'bad').replace('BAD', 'good'))
+    second = small(tmp_path, method='pt', **told)
+    assert first['scores']['nll'] != second['scores']['nll'] and small(tmp_path, method='pt', **told) == second and len(list((tmp_path/'out').glob('*.json'))) == 2
 
 def test_a_file_without_a_split_is_permuted(tmp_path):
     d = own(tmp_path, 'review,label\n' + ''.join(f'[{i}] "fine", {i}?,{i % 2}\n'.replace('[', '"[').replace('"fine"', '""fine""').replace('?', '?"') for i in range(20)))
@@ -191,7 +276,7 @@ def test_numbers_and_free_text_of_your_own(tmp_path):
 
 @pytest.mark.parametrize('csv,kw,message', [
     ('review,label\na,b,c\n', {}, 'more cells than the header'), ('review,label\n', {}, 'expected rows'), ('text,label\na,bad\n', {}, "'review' is missing"), ('review,label\na,ugly\n'*1, {}, 'not in the verbaliser|has no rows'),
-    ('review,label,split\na,bad,dev\n', {}, "got 'dev'"), ('review,label\n' + 'a,ugly\n'*9, {}, "label 'ugly' is not in the verbaliser"), ('review,label\n' + ' ,bad\n'*9, {}, 'expected a text'), ('', dict(file='no.csv'), 'expected no.csv in')])
+    ('review,label,split\na,bad,elsewhere\n', {}, "row 1: expected a split .* got 'elsewhere'"), ('review,label\n' + 'a,ugly\n'*9, {}, "label 'ugly' is not in the verbaliser"), ('review,label\n' + ' ,bad\n'*9, {}, 'expected a text'), ('', dict(file='no.csv'), 'expected no.csv in')])
 def test_a_wrong_file_of_your_own_gets_a_sentence(csv, kw, message, tmp_path):
     with pytest.raises(ValueError, match=message) as e: own(tmp_path, csv, **kw)
     assert '\n' not in str(e.value)
@@ -202,22 +287,25 @@ def test_a_folder_of_hub_tasks_leaves_the_package_its_own(hotels):
     assert load_task('hotels', data_dir=HUB).source == str(hotels.parent)
     with pytest.raises(ValueError, match='no folder'): load_task('spam', data_dir='/nowhere')
 
+SMALL = dict(length=4, compute=dict(backbone='tiny-t5'), target=dict(steps=2, batch=2, k=2), data=dict(limit=6, max_src=32))
+
+def small(tmp_path, **changes): return run(SMALL, tmp_path/'out', **changes)
+
 def test_what_was_split_and_cut_is_in_the_record(tmp_path):
-    r = run(SMALL, tmp_path, progress=False, method='pt', target='rte', k=2, data_dir=str(HUB))
-    d = load_task('rte', data_dir=HUB)
+    r, d = small(tmp_path, method='pt', **{'target.task': 'rte', 'data.folder': str(HUB)}), load_task('rte', data_dir=HUB)
     assert r['splits'] == {'rte': d.indices} and 0 <= r['cut']['rte'] <= 1 and len(r['train_indices']) == 4
 
-SMALL = dict(backbone='tiny-t5', steps=2, batch=2, limit=6, length=4, max_src=32)
-
-@pytest.mark.parametrize('target,style,k,metrics', [('superglue-cb', 'attempt', 2, {'accuracy', 'macro_f1'}), ('superglue-multirc', 't5', 2, {'f1a', 'f1m', 'multirc_em'}), ('squad', 't5', 2, {'squad_f1', 'squad_em'}),
-                                                    ('superglue-wsc.fixed', 't5', 2, {'accuracy'}), ('stsb', 'attempt', 2, {'pearson', 'spearman'}), ('web_nlg', 't5', 2, {'bleu', 'rouge_l', 'chrf'})])
-def test_a_task_of_the_papers_runs_end_to_end(target, style, k, metrics, tmp_path):
-    r = run(SMALL, tmp_path, progress=False, method='pt', target=target, style=style, k=k, data_dir=str(HUB))
+@pytest.mark.parametrize('target,style,metrics', [
+    ('superglue-cb', 'attempt', {'accuracy', 'macro_f1'}), ('superglue-multirc', 't5', {'f1a', 'f1m', 'multirc_em'}), ('squad', 't5', {'squad_f1', 'squad_em'}),
+    ('superglue-wsc.fixed', 't5', {'accuracy'}), ('stsb', 'attempt', {'pearson', 'spearman'}), ('web_nlg', 't5', {'bleu', 'rouge_l', 'chrf'})])
+def test_a_task_of_the_papers_runs_end_to_end(target, style, metrics, tmp_path):
+    told = {'target.task': target, 'data.style': style, 'data.folder': str(HUB)}
+    r = small(tmp_path, method='pt', **told)
     assert r['metric'] == TASKS[target].metric and metrics <= set(r['scores']) and r['data_from'] == {target: str(HUB)} and r['scores']['n'] >= 3
-    assert run(SMALL, tmp_path, progress=False, method='pt', target=target, style=style, k=k, data_dir=str(HUB)) == r
+    assert small(tmp_path, method='pt', **told) == r
 
 def test_transfer_between_tasks_of_the_papers(tmp_path):
-    r = run(SMALL, tmp_path, progress=False, method='bmtpt', target='superglue-cb', sources=['rte', 'squad'], m=2, source_steps=2, source_batch=2, k=2, data_dir=str(HUB))
+    r = small(tmp_path, method='bmtpt', source=dict(tasks=['rte', 'squad'], particles=2, steps=2, batch=2), **{'target.task': 'superglue-cb', 'data.folder': str(HUB)})
     assert set(r['data_from']) == {'superglue-cb', 'rte', 'squad'} and len(r['source_history']) == 2
 
 @pytest.fixture
@@ -231,18 +319,13 @@ def hotels(tmp_path):
 
 @pytest.mark.parametrize('method', ['pt', 'vanilla', 'bmtpt', 'finetune'])
 def test_a_task_of_your_own_runs_through_every_method(method, hotels, tmp_path):
-    r = run(SMALL, tmp_path/'out', progress=False, method=method, tasks=str(hotels), target='hotels', sources=['movie'], m=2, source_steps=2, source_batch=2, k=2, lr=1e-4)
+    r = small(tmp_path, method=method, source=dict(tasks=['movie'], particles=2, steps=2, batch=2), **{'data.tasks': str(hotels), 'target.task': 'hotels', 'target.lr': 1e-4})
     assert r['scores']['n'] == 6 and r['data_from']['hotels'] == str(tmp_path)
     assert load_task('hotels').train[1] == ('hotels Pell Inn: soup 1 train', 'good')
 
-@pytest.mark.parametrize('content,message', [
-    ('{"hotels": {"fields": ["review"], "lables": ["a"]}}', "nearest is 'labels'"), ('{"hotels": {"labels": ["a"]}}', 'one of them'), ('{"hotels": 3}', 'expected a table'), ('{"a/b": {"fields": ["review"]}}', 'names files'), ('{', 'cannot be read'),
-    ('{"movie": {"fields": ["review"], "labels": ["a", "b"]}}', 'choose another name')])
-def test_a_wrong_file_of_tasks_gets_a_sentence(content, message, tmp_path):
-    f = tmp_path/'t.json'
-    f.write_text(content)
-    with pytest.raises(ValueError, match=message) as e: add_tasks(f)
-    assert '\n' not in str(e.value)
+def test_a_task_of_the_package_keeps_its_name(tmp_path):
+    (tmp_path/'t.toml').write_text('[movie]\nfields = ["review"]\nlabels = ["a", "b"]\n')
+    with pytest.raises(ValueError, match='choose another name'): add_tasks(tmp_path/'t.toml')
 
 @pytest.mark.skipif('sys.version_info < (3, 11)', reason='tomllib')
 def test_toml_says_the_same_as_json(hotels):
@@ -250,25 +333,3 @@ def test_toml_says_the_same_as_json(hotels):
     f.write_text('[hotels]\ntemplate = "{name}: {review}"\nlabels = ["bad", "good"]\nlabel = "verdict"\n')
     assert read_tasks(f) == read_tasks(hotels)
 
-def agrees_with_its_fixture(name):
-    "The first row, and columns and class labels, of a part as it streams from the Hub"
-    part = TASKS[name].hub_parts[-1].split('+')[0]
-    rows, sha = hub_rows(replace(TASKS[name], split='large'), part)
-    want = Dataset.from_parquet(str(HUB/f'{name}/{part}.parquet')).features
-    assert sha and set(want) <= set(rows.features) and set(want) <= set(next(iter(rows)))
-    assert {k: getattr(rows.features[k], 'names', None) for k in want} == {k: getattr(v, 'names', None) for k, v in want.items()}
-
-@pytest.mark.parametrize('name', NAMES)
-def test_the_comparison_with_the_hub_can_be_made(name, monkeypatch):
-    fake_hub(monkeypatch)
-    agrees_with_its_fixture(name)
-
-@pytest.fixture(scope='session')
-def hub():
-    "The Hub, if it answers"
-    from huggingface_hub import HfApi
-    try: HfApi().dataset_info('nyu-mll/glue', timeout=5)
-    except Exception as e: pytest.skip(f'the Hub does not answer ({type(e).__name__})')
-
-@pytest.mark.parametrize('name', NAMES)
-def test_the_hub_agrees_with_the_fixtures(name, hub): agrees_with_its_fixture(name)

@@ -1,9 +1,11 @@
 "Every task of the papers: the format notes' worked examples, through the same files and types as on the Hub"
-import sys
+import hashlib, json, random, sys
 from pathlib import Path
 import numpy as np, pytest
 from datasets import Dataset, Features
-from bayes_prompt.tasks import STYLES, SUITES, TASKS, Task, pad_punctuation, suite, wsc_agrees
+from bayes_prompt.data import load_task
+from bayes_prompt.tasks import PREPARE, STYLES, SUITES, TASKS, Prepared, Task, add_tasks, pad_punctuation, read_tasks, suite, wsc_agrees
+from test_imports import loaded
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT/'scripts'))
@@ -54,8 +56,19 @@ CARDS = { # task -> attempt source and target, T5 source and target, spaces sque
 def row(name): return Dataset.from_list([{k: build_fixtures.ROWS[name].get(k) for k in build_fixtures.SCHEMAS[name]}], features=Features(build_fixtures.SCHEMAS[name]))[0]
 
 
-def test_all_thirty_are_there():
-    assert len(HUB) == 30 == len(CARDS) and {t.name for t in HUB} == set(CARDS) == set(build_fixtures.SCHEMAS)
+def test_all_are_there():
+    assert {t.name for t in HUB} == set(CARDS) == set(build_fixtures.SCHEMAS)
+
+TEXTS = json.loads((ROOT/'tests/fixtures/texts.json').read_text())
+
+@pytest.mark.parametrize('name', TEXTS)
+def test_texts_are_those_of_the_first_release(name):
+    "Pairs, golds, groups, choices and indices of every style, with and without prefix, as hashes; a change of a task's texts is a new task"
+    for way, digest in TEXTS[name].items():
+        style, _, bare = way.partition(' ')
+        d = load_task(name, style, ROOT/'tests/fixtures/hub' if TASKS[name].hub else None, add_prefix=not bare)
+        about = [d.train, d.validation, d.test, d.answers, d.groups, sorted(map(repr, d.sizes.items())), d.indices, d.choices]
+        assert hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16] == digest, way
 
 @pytest.mark.parametrize('name', CARDS)
 def test_worked_example(name):
@@ -152,7 +165,8 @@ def test_label_words_that_are_digits_are_no_indices():
     assert [stars.target(x) for x in (1, '2', 3)] == ['1', '2', '3'] and stars.target(1, 'attempt') == '0'
     raw = Task('raw', ('text',), ('bad', 'good'), raw=('1', '2'))
     assert [raw.target(x) for x in (1, '2')] == ['bad', 'good']
-    with pytest.raises(ValueError, match="not in the verbaliser \\('1', '2'\\)"): raw.target(0.5)
+    for x in (0.5, 0): # with a table only the table
+        with pytest.raises(ValueError, match="not in the verbaliser \\('1', '2'\\)"): raw.target(x)
 
 def test_the_pronoun_is_a_word():
     row = dict(text='The use with Tom , and later it fell .', span1_text='Tom', span1_index=3, span2_text='it', span2_index=1, label=1)
@@ -181,3 +195,170 @@ def test_bad_input_gets_a_sentence(bad, message):
 
 def test_text_with_braces_is_left_alone():
     assert TASKS['sst2'].to_text(dict(sentence='{x} {0} {{', label=0))[0] == 'sst2 sentence: {x} {0} {{'
+
+# labels
+
+@pytest.mark.parametrize('labels,column,words', [
+    (dict(true='yes', false='no'), ['true', 'false', True, False], ['yes', 'no', 'yes', 'no']),
+    (['1', '2', '3', '4', '5'], ['0', '1', '4'], ['1', '2', '5']),
+    (['1', '2', '3', '4', '5'], [5, '1'], ['5', '1']),
+    (['null', 'other'], ['null', 'other'], ['null', 'other']),
+    (['-1', '1'], ['-1', 1], ['-1', '1']),
+    (['1.1', '1.10'], ['1.1', '1.10'], ['1.1', '1.10']),
+    (['-0', '0'], ['-0', '0'], ['-0', '0']),
+    (['1e3', '1000'], ['1e3', '1000'], ['1e3', '1000']),
+    (['bad', 'good'], ['0.0', 1.0, '1'], ['bad', 'good', 'good']),
+    (['False', 'True'], ['true', 'FALSE'], ['True', 'False'])])
+def test_a_column_of_labels_is_read_as_one(labels, column, words):
+    task = Task('t', ('text',), labels)
+    indexed = task.indexed(column)
+    assert [task.to_text(task.prepared(dict(text='x', label=c), indexed=indexed))[1] for c in column] == words
+
+@pytest.mark.parametrize('labels,column', [
+    (['bad', 'good'], ['good', '0']), (['bad', 'good'], [True, False]), (dict(a='bad', b='good'), ['a', 'bad']),
+    (['1', '2', '3'], ['0', '3']), (['bad', 'good'], ['0', '2']), (['bad', 'good'], [0.5])])
+def test_a_mixture_of_labels_is_refused(labels, column):
+    task = Task('t', ('text',), labels)
+    indexed = task.indexed(column)
+    with pytest.raises(ValueError, match='not in the verbaliser'):
+        for c in column: task.to_pairs(task.prepared(dict(text='x', label=c), indexed=indexed))
+
+@pytest.mark.parametrize('grid,some,n', [((0, 1, .05), ['0.00', '0.05', '1.00'], 21), ((1, 5, .5), ['1.0', '1.5', '5.0'], 9), ((0, 5, 1), ['0.0', '5.0'], 6), ((-4, 4, .5), ['-4.0', '4.0'], 17)])
+def test_a_number_has_the_decimals_of_its_step(grid, some, n):
+    choices = Task('t', ('text',), grid=grid).choices()
+    assert len(choices) == n == len(set(choices)) and set(some) <= set(choices)
+
+def test_numbers_may_be_texts():
+    task = Task('t', ('text',), grid=(0, 5, .5))
+    assert [task.target(x) for x in ('.5', '2.4', 3, np.float32(4.5))] == ['0.5', '2.5', '3.0', '4.5']
+    for bad in (True, 'x', None, 'nan', 6):
+        with pytest.raises(ValueError, match='number from 0 to 5'): task.target(bad)
+
+# internals and columns
+
+@pytest.mark.parametrize('name', ['_answers', '_golds', '_train', '_group', '_same', 'answers', 'golds', 'train', 'group', 'same', 'label', 'hidden', 'indexed'])
+def test_a_column_is_only_text(name):
+    task = Task('t', template=f'{{text}} {{{name}}}', labels=('bad', 'good'), label='verdict')
+    row = {'text': 'fine', name: 'zz', 'verdict': 'good'}
+    p = task.prepared(row)
+    assert task.to_text(row) == ('t fine zz', 'good') and task.to_pairs(row) == [('t fine zz', 'good')] and task.golds(row) == ['good']
+    assert (p.answers, p.golds, p.train, p.group, p.same) == (None,)*5
+
+@pytest.mark.parametrize('kw', [
+    dict(template='{text} {verdict}'), dict(template='{verdict:>5} {text}'), dict(fields=('text', 'verdict')), dict(attempt='{text}', t5='{text} {verdict}'), dict(template='{text}', prefix='{verdict}')])
+def test_a_template_that_shows_the_answer_is_refused(kw):
+    with pytest.raises(ValueError, match="shows 'verdict', the column of the label"): Task('t', labels=('bad', 'good'), label='verdict', **kw)
+
+@pytest.mark.parametrize('prepare,label,template,row', [
+    ('webnlg', 'target', '{line} {references}', dict(input=['a | b | c'], target='x', references='x')),
+    ('wsc', 'label', '{text} {span1_text}', dict(text='Ann said she ran .', span1_text='Ann', span1_index=0, span2_text='she', span2_index=2, label=1))])
+def test_nor_what_a_function_knows_to_be_the_answer(prepare, label, template, row):
+    with pytest.raises(ValueError, match='expected a text without the answer'): Task('t', template=template, prepare=prepare, label=label).to_text(row)
+
+def test_a_function_of_your_own(monkeypatch):
+    monkeypatch.setitem(PREPARE, 'shout', lambda row, label, style: Prepared(dict(text=row['text'].upper())))
+    assert Task('t', ('text',), ('bad', 'good'), prepare='shout').to_text(dict(text='fine', label=1)) == ('t text: FINE', 'good')
+
+@pytest.mark.parametrize('answers', ['Paris', ['Paris'], dict(text=['Paris'], answer_start=[0]), '["Paris"]', '{"text": ["Paris"], "answer_start": [0]}'])
+def test_one_text_is_one_answer(answers):
+    assert TASKS['squad'].to_pairs(dict(question='q', context='c', answers=answers)) == [('question: q context: c', 'Paris')]
+    assert Task('t', ('text',)).answers(dict(text='x', label='Paris')) == ['Paris']
+
+@pytest.mark.parametrize('label,message', [({'text': ['a'], 'answer_start': [0]}, None), ([['a']], 'a list of texts'), (dict(x=1), 'a list of texts'), ([None], 'a list of texts'), (b'a', 'a list of texts')])
+def test_structured_answers_are_read_or_refused(label, message):
+    task = Task('t', ('text',))
+    if not message: assert task.answers(dict(text='x', label=label)) == ['a']
+    else:
+        with pytest.raises(ValueError, match=message): task.answers(dict(text='x', label=label))
+
+@pytest.mark.parametrize('cell', [['a'], dict(a=1), ('a',), b'a', np.array(['a'])])
+def test_structured_cells_are_not_printed(cell):
+    with pytest.raises(ValueError, match="a text in the column 'text'"): Task('t', ('text',)).to_text(dict(text=cell))
+
+@pytest.mark.parametrize('cell', [None, float('nan'), '', ' '])
+def test_empty_cells_are_refused(cell):
+    for kw in (dict(fields=('text',)), dict(template='{text}')):
+        with pytest.raises(ValueError, match='got an empty one'): Task('t', **kw).to_text(dict(text=cell))
+
+# templates
+
+@pytest.mark.parametrize('kw,row,text', [
+    (dict(template='{review.text}!'), {'review.text': 'a'}, 't a!'), (dict(template='{q:text}'), {'q:text': 'a'}, 't a'), (dict(fields=('0', 'a{b')), {'0': 'x', 'a{b': 'y'}, 't 0: x a{b: y'),
+    (dict(template='{x:.1f} {{}}'), dict(x=2.25), 't 2.2 {}'), (dict(template='{x[0]}'), {'x[0]': 'a'}, 't a'), (dict(template='{name}'), dict(name='Pell'), 't Pell'),
+    (dict(template='{a}', prefix='{name} {b}:'), dict(a='x', b='y', name='Pell'), 't y: x'), (dict(template='{a}', prefix=''), dict(a='x'), 'x')])
+def test_a_name_in_braces_is_a_whole_column(kw, row, text): assert Task('t', **kw).to_text(row)[0] == text
+
+@pytest.mark.parametrize('template,row,message', [
+    ('{x.y}', dict(x='a'), "'x.y' is missing"), ('{x[0]}', dict(x='a'), 'is missing'), ('{x!r}', dict(x='a'), 'is missing'), ('{x:.1f}', dict(x='a'), 'does not fit'),
+    ('{x:99999999}', None, 'at most 999'), ('{', None, 'brace that is text'), ('{x} }', None, 'brace that is text'), ('{}', None, 'expected columns in braces'), ('text', None, 'expected columns in braces')])
+def test_other_templates_get_a_sentence(template, row, message):
+    with pytest.raises(ValueError, match=message): Task('t', template=template).to_text(row)
+
+# files
+
+def write(tmp_path, text, name='t.toml'):
+    f = tmp_path/name
+    f.write_text(text, encoding='utf-8')
+    return f
+
+def test_the_table_of_the_package_is_a_file_like_yours():
+    f = ROOT/'bayes_prompt/assets/tasks.toml'
+    assert read_tasks(f, folder='') == list(TASKS.values()) and {t.folder for t in read_tasks(f)} == {str(f.parent)}
+
+def test_a_file_of_your_own_may_say_all_that_the_package_says(tmp_path):
+    f = write(tmp_path, '''
+[quiz]
+suite = "mine"
+hub = "me/quiz"
+config = "easy+hard"
+split = "small"
+template = "question: {question} context: {context}"
+prepare = "squad"
+label = "answers"
+metrics = ["squad_em"]
+prefix = "ask"
+max_src = 300
+''')
+    task, = read_tasks(f)
+    assert (task.metric, task.hub_parts, task.folder) == ('squad_f1', ('train', 'validation'), str(tmp_path))
+    assert task.to_text(dict(question='Who?', context='Ana.', answers=['Ana'])) == ('ask question: Who ? context: Ana .', 'Ana')
+    add_tasks(f)
+    try: assert suite('mine') == [task]
+    finally: TASKS.pop('quiz')
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    for name, text in (('t.toml', '[a]\nfields = ["x"]\n'), ('t.json', '{"a": {"fields": ["x"]}}')):
+        (tmp_path/name).write_text(text, encoding='utf-8-sig')
+        assert [t.name for t in read_tasks(tmp_path/name)] == ['a']
+
+@pytest.mark.parametrize('text,message', [
+    ('[]', 'a table for each task'), ('null', 'a table for each task'), ('{}', 'a table for each task'), ('"x"', 'a table for each task'), ('['*5000, 'cannot be read'), ('{"a": null}', 'expected a table'),
+    ('{"a": {"fields": "x"}}', 'fields: expected a list of words'), ('{"a": {"fields": [1]}}', 'fields: expected a list of words'), ('{"a": {"fields": ["x"], "labels": "ab"}}', 'labels: expected a list'),
+    ('{"a": {"fields": ["x"], "labels": ["a", "a"]}}', 'different words'), ('{"a": {"fields": ["x"], "labels": ["a", " a "]}}', 'different words'), ('{"a": {"fields": ["x"], "labels": [true, false]}}', 'labels: expected a list'),
+    ('{"a": {"fields": ["x"], "labels": [["a"], "b"]}}', 'labels: expected a list'), ('{"a": {"fields": ["x"], "labels": ["a", "%s"]}}' % ('b'*1000), 'at most 200 signs'),
+    *[('{"a": {"fields": ["x"], "grid": %s}}' % g, 'grid: expected') for g in ('[0, 5, 0]', '[[1]]', '[0, 5]', '5', '[5, 0, 1]', '[0, 5, 1e-6]', '[0, 5, 2]', '["0", "5", "1"]', '[0, 1e999, 1]', '[true, 5, 1]', '[0, 5, 1, 0]', '{"a": 1}')],
+    ('{"a": {"fields": ["x"], "max_src": 0}}', 'max_src: expected at least 1'), ('{"a": {"fields": ["x"], "max_src": %s}}' % ('9'*400), 'max_src'), ('{"a": {"fields": ["x"], "max_src": true}}', 'max_src: expected a whole number'),
+    ('{"a": {"fields": ["x"], "metric": "acuracy"}}', "no metric 'acuracy'; the nearest is 'accuracy'"), ('{"a": {"fields": ["x"], "metrics": ["blue"]}}', "the nearest is 'bleu'"),
+    ('{"a": {"fields": ["x"], "prepare": "squat"}}', "no prepare 'squat'; the nearest is 'squad'"), ('{"a": {"fields": ["x"], "reader": "x"}}', "no reader 'x'"), ('{"a": {"fields": ["x"], "split": "big", "hub": "a/b"}}', "no split 'big'"),
+    ('{"a": {"fields": ["x"], "split": "small"}}', 'expected hub'), ('{"a": {"fields": ["x"], "hub": "a/b", "parts": ["train", "test"]}}', 'parts: expected names'), ('{"a": {"fields": ["x"], "hub": "a/b", "parts": ["../a", "b", "c"]}}', 'parts: expected names'),
+    ('{"a": {"fields": ["x"], "free": ["T5"]}}', "no style 'T5'"), ('{"a": {"fields": ["x"], "folder": "/"}}', "no key 'folder'"), ('{"a": {"fields": ["x"], "name": "b"}}', "no key 'name'"), ('{"..": {"fields": ["x"]}}', 'names files'),
+    ('{"a": {"fields": ["x"], "template": "{x}"}}', 'one of them'), ('{"a": {"attempt": "{x}"}}', 'one of them'), ('{"a": {"fields": ["x"], "labels": {"a": "b"}}}', 'two or more'), ('{"a": {"fields": ["x"], "raw": ["a"]}}', 'raw: expected')])
+def test_a_wrong_file_of_tasks_gets_a_sentence(text, message, tmp_path):
+    f = write(tmp_path, text, 't.json')
+    with pytest.raises(ValueError, match=message) as e: read_tasks(f)
+    assert '\n' not in str(e.value) and str(f) in str(e.value) and len(str(e.value)) < 2000
+
+def test_any_file_of_tasks_is_read_or_refused(tmp_path):
+    "A thousand tables of random values: a `Task` or one sentence, never another error"
+    rng = random.Random(0)
+    good = dict(fields=['x'], labels=['a', 'b'], label='y', grid=[0, 5, 1], template='{x}', max_src=40, metric='accuracy', parts=['train'], hub='a/b', split='small', prepare='squad', free=['t5'], prefix='p', raw=['0', '1'])
+    odd = [None, True, -1, 0, 1e308, 10**30, '', '{', 'x'*300, [], [None], [[]], {}, {'a': None}, {'': []}, ['a'], 'label', '{label}', '\0', [0, 5, 1e-9]]
+    made = 0
+    for i in range(1000):
+        table = {k: rng.choice(odd) if rng.random() < .3 else v for k, v in rng.sample(list(good.items()), rng.randint(0, 6))}
+        f = write(tmp_path, json.dumps({rng.choice(['a', 'a.b', '', 'ä', '/', 'a b']): table if rng.random() < .95 else rng.choice(odd)}), 't.json')
+        try: made += len(read_tasks(f))
+        except ValueError as e: assert '\n' not in str(e)
+    assert 20 < made < 900
+
+def test_tasks_need_no_torch(): assert loaded('import bayes_prompt.tasks', ['torch', 'datasets', 'pandas', 'sklearn']) == set()
