@@ -29,6 +29,10 @@ from .store import alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
 
+# %% ../nbs/51_protocol.ipynb #833bf749
+# A backbone's files that decide numbers; a licence beside them does not
+_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', 'tokenizer*', '*.model', 'vocab.*', 'merges.txt', '*_tokens*.json')
+
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
     backbone:str, # As for `load_backbone`
@@ -41,7 +45,7 @@ def weights_fingerprint(
         except ValueError: config = None # not a name of the Hub
         if not isinstance(config, str): return ''
         folder = Path(config).parent
-    files = sorted(f for f in folder.iterdir() if f.is_file())
+    files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
     return fingerprint([(f.name, file_fingerprint(f)) for f in files])
 
 # %% ../nbs/51_protocol.ipynb #1f5bd9aa
@@ -53,7 +57,7 @@ def weights_of(config:Config)->str:
     _backbone(c.backbone, c.device, c.dtype)
     return weights_fingerprint(c.backbone)
 
-# %% ../nbs/51_protocol.ipynb #d679de9b
+# %% ../nbs/51_protocol.ipynb #81f9510a
 def data_fingerprint(
     config:Config,
     tasks, # Names of tasks
@@ -61,10 +65,11 @@ def data_fingerprint(
     "What the files of some tasks contain, and how their rows become texts"
     d = config.data
     def about(name):
-        return name, repr(TASKS[name]), [(f.name, file_fingerprint(f)) for f in task_files(name, d.folder or None)]
+        told = {k: v for k, v in TASKS[name].differences().items() if k not in ('folder', 'suite', 'about')}
+        return told, [(f.name, file_fingerprint(f)) for f in task_files(name, d.folder or None)]
     return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src)
 
-# %% ../nbs/51_protocol.ipynb #d7301fd4
+# %% ../nbs/51_protocol.ipynb #66de2e73
 @lru_cache(32)
 def _loaded(name, style, folder, prefix, *state): return load_task(name, style, folder, prefix)
 
@@ -100,7 +105,7 @@ class Ledger:
         self.parameters += c.get('parameters', prompts.numel())
         self.steps += c['steps']*(len(prompts) if c.get('separate') else 1)
 
-# %% ../nbs/51_protocol.ipynb #a9608867
+# %% ../nbs/51_protocol.ipynb #b9f70a45
 class Context:
     "What a method works with"
     def __init__(self,
@@ -241,7 +246,7 @@ def _judge(self:Context, method):
     scores = [self.score(method, task, 'validation')[d.task.metric] for task, d in self.data.items()]
     return sum(scores)/len(scores)
 
-# %% ../nbs/51_protocol.ipynb #439be134
+# %% ../nbs/51_protocol.ipynb #8e5c5a9b
 @patch
 def fit(self:Context,
     method, # A `PromptMethod`
@@ -251,7 +256,7 @@ def fit(self:Context,
     "Train a method on the targets"
     c = self.config
     judge = (lambda: self._judge(method)) if judged else None
-    heard = self._target_callbacks(judge, steps or c.target.steps)
+    heard = self._target_callbacks(judge, c.target.steps if steps is None else steps)
     self.history += tune(method, self.train, c.target, c.seed, steps, heard, key=fingerprint(self.name, self.train))
     return method
 

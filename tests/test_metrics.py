@@ -173,6 +173,54 @@ def test_bleu_bootstrap_as_resampled_corpora():
     i = [0, 2, 2]
     assert 100*f(rows, np.bincount(i, minlength=3)) == pytest.approx(sacrebleu.corpus_bleu([HYPS[j] for j in i], [[s[j] for j in i] for s in STREAMS], tokenize='intl').score)
 
+def test_rouge_reads_every_script():
+    for text in ('Мельница у реки', '河边的磨坊', 'μύλος', 'مطحنة', '水車小屋'): assert score('rouge_l', [text], [text]) == 1
+    assert score('rouge_l', ['河边的磨坊'], ['河边的小屋']) == pytest.approx(3/5) and score('rouge_l', ['Мельница у реки'], ['Мельница у дороги']) == pytest.approx(2/3)
+
+def test_rouge_of_ascii_is_that_of_the_package():
+    from rouge_score.rouge_scorer import RougeScorer
+    texts = ["Pell-Inn's U.S. food_no. 42!", 'the mill; A MILL', '  ', 'x2 2x (x)']
+    one = RougeScorer(['rougeL'])
+    for g in texts:
+        for p in texts: assert score('rouge_l', [g], [p]) == one.score(g, p)['rougeL'].fmeasure
+
+# a constant answer
+
+def best(m, gold, answers, **kw): return max(METRICS[m](gold, [a]*len(gold), **kw) for a in answers)
+
+@pytest.mark.parametrize('m', ['accuracy', 'f1', 'f1a', 'macro_f1', 'matthews', 'f1m', 'multirc_em'])
+def test_the_constant_is_the_best_of_all_labels(m):
+    rng = np.random.default_rng(3)
+    for p in (.2, .5, .8):
+        gold, q = (rng.random(60) < p).astype(int).astype(str).tolist(), np.repeat(np.arange(15), 4).tolist()
+        kw = dict(choices=('0', '1'), groups=q)
+        s, a = METRICS[m].constant(gold, **kw)
+        assert s == best(m, gold, '01', **kw) == METRICS[m](gold, [a]*60, **kw)
+
+def test_the_constant_by_hand():
+    true = ['1']*1020 + ['0']*1404
+    s = evaluate_predictions(true, true, ['f1a'], ('0', '1'))
+    assert (s['constant'], s['constant_label']) == (pytest.approx(2*1020/(1020 + 2424)), '1') and s['majority_label'] == '0'
+    s = evaluate_predictions(true, true, ['accuracy'], ('0', '1'))
+    assert (s['constant'], s['constant_label']) == (s['majority'], s['majority_label']) == (1404/2424, '0')
+    for m in ('matthews', 'pearson', 'spearman'): assert METRICS[m].constant(true)[0] == 0
+    for m in ('bleu', 'chrf', 'rouge_l'): assert METRICS[m].constant(REFS) == (None, None)
+    assert METRICS['squad_em'].constant([['Yes!'], ['yes', 'the yes'], ['no']]) == (pytest.approx(2/3), 'yes')
+
+def test_the_best_span_need_not_be_the_commonest():
+    gold = [['the old mill'], ['a new mill'], ['mill'], ['Pell Inn'], ['Pell Inn']]
+    assert METRICS['squad_f1'].constant(gold) == (pytest.approx((2/3 + 2/3 + 1)/5), 'mill')
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        gold = [[' '.join(rng.choice(['mill', 'old', 'the', 'inn', 'by'], rng.integers(1, 4))) for _ in range(rng.integers(1, 3))] for _ in range(9)]
+        assert METRICS['squad_f1'].constant(gold)[0] == pytest.approx(best('squad_f1', gold, [a for g in gold for a in g]))
+
+# what goes in
+
+def test_numbers_stand_for_their_texts():
+    assert score('accuracy', [0, 1], ['0', '1']) == score('accuracy', ['0', '1'], np.array([0, 1])) == 1 == score('f1', [False, True], ['False', 'True'], choices=(False, True))
+    assert score('pearson', [1., 2.5], ['1.0', '2.5']) == pytest.approx(1)
+
 # intervals
 
 LABELS = dict(gold=list('1101001011'*8), pred=list('1001011011'*8))
@@ -225,7 +273,10 @@ def test_exact_interval():
     ((['a', 'b'], ['a', 'b'], ['macro_f1'], ('a', 'c')), {}, "row 1: expected one gold label of \\('a', 'c'\\), got \\['b'\\]"),
     ((['no', 'yes'], ['no', 'yes'], ['f1']), {}, 'negative, positive'),
     ((['a', 'b'], ['a', 'b'], ['f1'], ('a', 'b', 'c')), {}, 'or use macro_f1'),
-    ((['1.0', 'x'], ['1.0', '2.0'], ['pearson']), {}, 'row 1: expected one number')])
+    ((['1.0', 'x'], ['1.0', '2.0'], ['pearson']), {}, 'row 1: expected one number'),
+    *[((['a', 'b'], ['a', None], [m]), dict(choices=('a', 'b')), 'row 1: expected a text as answer, got None') for m in ('accuracy', 'f1', 'macro_f1', 'squad_f1', 'bleu', 'rouge_l', 'pearson')],
+    *[((['a', None], ['a', 'b'], [m]), {}, 'row 1: expected a text as gold answer, got None') for m in ('accuracy', 'squad_em', 'chrf')],
+    ((['a', ['b', None]], ['a', 'b']), {}, 'row 1: expected a text as gold answer'), ((['a', dict(a=1)], ['a', 'b']), {}, 'row 1: expected a text as gold answer')])
 def test_errors(args, kw, message):
     with pytest.raises(ValueError, match=message) as e: evaluate_predictions(*args, **kw)
     assert '\n' not in str(e.value)
