@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Experiment', 'read_experiment', 'planned', 'sweep']
 
-# %% ../nbs/53_sweep.ipynb #52e56065
+# %% ../nbs/53_sweep.ipynb #6c04233f
 import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from .config import Config, _dotted, _toml, _WHERE, long_names, make_config, read_changes
+from .config import Config, _dotted, _toml, _WHERE, flat, long_names, make_config, read_changes
 from .options import choose, methods, unknown
 from .store import read_json
 
@@ -32,7 +32,7 @@ def _statements(table, method='', grid=False):
         out.append(_Statement(tuple(keys), value if grid else [value], method))
     return out
 
-# %% ../nbs/53_sweep.ipynb #035b7d68
+# %% ../nbs/53_sweep.ipynb #9bd885c9
 def _changes(statements):
     "What is said in every combination, each once"
     found = {}
@@ -41,20 +41,22 @@ def _changes(statements):
         common = {key: value for s, value in said if not s.method for key in s.keys}
         method = common.get('method', Config().method)
         changes = {key: value for s, value in said if s.method in ('', method) for key in s.keys}
-        found[json.dumps(changes, sort_keys=True)] = changes
+        found[json.dumps(changes, sort_keys=True, default=str)] = changes
     return list(found.values())
 
-# %% ../nbs/53_sweep.ipynb #e432e247
+# %% ../nbs/53_sweep.ipynb #c43fb26b
 _TABLES = dict(answers=str, extends=str, values=dict, method=dict, grid=dict, part=list)
 
-def _checked(table, allowed):
+def _expect(key, value, kind):
+    written = {str: 'a text', dict: 'a table', list: f'tables [[{key}]]'}[kind]
+    if not isinstance(value, kind): raise ValueError(f'{key}: expected {written}, got {value!r}')
+
+def _checked(table, allowed, name='experiment'):
     "A table of a file, if it has nothing else than it may have"
+    _expect(name, table, dict)
     for key, value in table.items():
         if key not in allowed: raise unknown('key of an experiment', key, allowed)
-        kind = _TABLES[key]
-        if not isinstance(value, kind):
-            written = {str: 'a text', dict: f'a table [{key}]', list: f'tables [[{key}]]'}[kind]
-            raise ValueError(f'{key}: expected {written}, got {value!r}')
+        _expect(key, value, _TABLES[key])
     return table
 
 def _said(table):
@@ -62,10 +64,11 @@ def _said(table):
     out = _statements(table.get('values', {}))
     for name, values in table.get('method', {}).items():
         choose(name, methods(), 'method')
+        _expect(f'method.{name}', values, dict)
         out += _statements(values, method=name)
     return out + _statements(table.get('grid', {}), grid=True)
 
-# %% ../nbs/53_sweep.ipynb #40b379fc
+# %% ../nbs/53_sweep.ipynb #92b16c45
 def _read(path, seen=()):
     "The question of a file, and a list of statements for each of its parts"
     if path.resolve() in seen: raise ValueError(f'{path} extends itself: take one extends out')
@@ -75,7 +78,7 @@ def _read(path, seen=()):
     inherited = _base(path, base, (*seen, path.resolve())) if isinstance(base, str) else [[]]
     try:
         common = _said(_checked(table, _TABLES))
-        parts = [_said(_checked(p, ('values', 'method', 'grid'))) for p in table.get('part', [{}])]
+        parts = [_said(_checked(p, ('values', 'method', 'grid'), 'part')) for p in table.get('part', [{}])]
         if not table.get('answers', '').strip(): raise ValueError('expected answers = "the question", in one sentence')
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
     return table['answers'], [before + common + part for before in inherited for part in parts]
@@ -114,7 +117,7 @@ def _same(config):
     told = {k: v for k, v in _dotted(config.differences()).items() if k not in _WHERE}
     return json.dumps(told, sort_keys=True)
 
-# %% ../nbs/53_sweep.ipynb #ae3afeb4
+# %% ../nbs/53_sweep.ipynb #d51271f6
 def planned(
     experiment:Experiment,
     out, # Folder of its records
@@ -123,19 +126,19 @@ def planned(
     records = {}
     for path in sorted(Path(out).glob('*.json')):
         record = read_json(path, 'record')
-        if {'config', 'scores'} <= record.keys(): records[_same(make_config(record['config']))] = path
+        if not {'config', 'scores'} <= record.keys(): continue
+        try: records[_same(make_config(record['config']))] = path
+        except ValueError as e: raise ValueError(f'the record {path} cannot be used: {e}') from None
     return [(c, records.get(_same(c))) for c in experiment.configs]
 
-# %% ../nbs/53_sweep.ipynb #c9093e85
+# %% ../nbs/53_sweep.ipynb #c4f058e0
 def _names(configs):
     "A short name of each run"
-    rows = [_dotted(c.differences()) | dict(method=c.method, target=c.target.task, seed=c.seed) for c in configs]
-    keys = dict.fromkeys(k for row in rows for k in row if k not in ('method', 'target', 'target.task', 'seed'))
-    told = [k for k in keys if len({repr(row.get(k)) for row in rows}) > 1 and k != 'source.tasks']
-    def name(row):
-        extra = [f'{k}={row[k]}' for k in told if k in row]
-        return ' '.join([f'{row["target"]} {row["method"]} seed {row["seed"]}', *extra])
-    return [name(row) for row in rows]
+    rows = [flat(c.differences()) for c in configs]
+    keys = dict.fromkeys(k for row in rows for k in row if k not in ('method', 'target', 'seed', 'sources'))
+    told = [k for k in keys if len({repr(row.get(k)) for row in rows}) > 1]
+    first = [f'{c.target.task} {c.method} seed {c.seed}' for c in configs]
+    return [' '.join([name, *(f'{k}={row[k]}' for k in told if k in row)]) for name, row in zip(first, rows)]
 
 # %% ../nbs/53_sweep.ipynb #cf1c1b40
 def sweep(
@@ -156,12 +159,12 @@ def sweep(
         if record is None: print(f'  {run_name}')
     return plan
 
-# %% ../nbs/53_sweep.ipynb #14daa2a2
+# %% ../nbs/53_sweep.ipynb #11396307
 def _run_all(configs, names, out, progress):
     from bayes_prompt.run import run # torch comes only now
     records = []
     for i, (config, name) in enumerate(zip(configs, names), 1):
         r = run(config, out, progress)
-        print(f'[{i}/{len(configs)}] {name}: {r["metric"]} {r["scores"][r["metric"]]:.3f}, {r["seconds"]["total"]:.0f} s', flush=True)
+        print(f'[{i}/{len(configs)}] {name}: {r["metric"]} {r["scores"][r["metric"]]:.3f}', flush=True)
         records.append(r)
     return records
