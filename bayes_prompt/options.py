@@ -139,7 +139,7 @@ def _other(key, value, about):
     if other is True: return value
     if 'number' in other and isinstance(value, str) and re.fullmatch(r'[-+.\de]*\d[-+.\de]*', value): value = _number(key, value)
     number = 'number' in other and not isinstance(value, bool) and (isinstance(value, Real) or hasattr(value, 'item')) # a tensor's too
-    if isinstance(value, str): _bounded(key, value, about)
+    if isinstance(value, str): _bounded(key, value, dict(choices=about['choices']))
     elif number: _bounded(key, float(value), about | dict(choices=None))
     elif not ('function' in other and callable(value)): raise ValueError(f'{key}: expected a name or a {other}, got {value!r}')
     return value
