@@ -5,12 +5,53 @@
 # %% auto #0
 __all__ = ['Inputs', 'PerExample', 'prompt_losses', 'accumulate', 'loss_and_grad', 'loss_matrix', 'label_scores', 'generate']
 
-# %% ../nbs/22_engine.ipynb #5e48dc92
+# %% ../nbs/22_engine.ipynb #36c7f6db
+from copy import copy
 from dataclasses import dataclass
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .backbone import Backbone, within_memory
-from .prompt import label_ids, prepend_prompt
+from .prompt import end_token, label_ids, prepend_prompt
+
+# %% ../nbs/22_engine.ipynb #499e6151
+def nll(logits, labels):
+    "Summed negative log-likelihood of label ids `[B, L]`, nats `[B]`"
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    flat = logits.flatten(0, 1).to(dtype) # transposed logits would sum the vocabulary with less precision
+    return F.cross_entropy(flat, labels.flatten(), reduction='none', ignore_index=-100).view(labels.shape).sum(1)
+
+def decoder_inputs(model, labels):
+    "Labels moved one to the right, as the model was trained"
+    if hasattr(model, 'prepare_decoder_input_ids_from_labels'): return model.prepare_decoder_input_ids_from_labels(labels=labels)
+    start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+    if start is None: raise ValueError(f'a model of type {model.config.model_type!r} says not what its decoder starts with: set model.config.decoder_start_token_id')
+    moved = labels.new_full(labels.shape, start)
+    moved[:, 1:] = labels[:, :-1]
+    return moved.masked_fill(moved == -100, pad or 0)
+
+# %% ../nbs/22_engine.ipynb #48fe393f
+def like_length(
+    sizes, # Tokens of each example, prompt included
+    m:int, # Prompts in front of each
+    budget:int=1024, # Tokens in one forward pass
+    slack:float=1.15, # Longest over shortest in a chunk: 1 pads nothing
+)->list: # Of chunks, in each of which all examples have the same particles
+    "Examples of like length together; where one example has more than the budget, equal shares of its particles"
+    groups = []
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        g = groups[-1] if groups else []
+        fits = g and (len(g)+1)*m*sizes[i] <= budget and sizes[i] <= slack*sizes[g[0]]
+        if fits: g.append(i)
+        else: groups.append([i])
+    out = []
+    for g in groups:
+        n = -(-m//max(1, round(m*sizes[g[-1]]/budget))) # particles at a time
+        out += [[(i, a, min(a+n, m)) for i in g] for a in range(0, m, n)]
+    return out
+
+def pairs(chunk):
+    "Numbers of the example and of the particle of each pair of a chunk"
+    return torch.tensor([(i, k) for i, a, b in chunk for k in range(a, b)]).T
 
 # %% ../nbs/22_engine.ipynb #e3af6d95
 @dataclass(frozen=True)
@@ -21,14 +62,25 @@ class Inputs:
     examples:list # B of `Example`
     index:list # Their numbers in the list that is gone through
 
-# %% ../nbs/22_engine.ipynb #2671cd33
+# %% ../nbs/22_engine.ipynb #d4cc491f
 @dataclass(frozen=True)
 class PerExample:
     "A prompt for each example, wherever M prompts could stand"
-    f:object # `Inputs` -> prompts `[B, P, H]`
+    f:object # Function of `Inputs` that gives prompts `[B, P, H]`
     length:int # Rows P
 
-# %% ../nbs/22_engine.ipynb #a5816e8b
+# %% ../nbs/22_engine.ipynb #248a8761
+def size_of(prompts):
+    "Number of prompts M and their rows P"
+    return (1, prompts.length) if isinstance(prompts, PerExample) else tuple(prompts.shape[:2])
+
+def own_prompts(prompts, inputs):
+    "The prompts of examples, `[B, P, H]`"
+    x, want = prompts.f(inputs), [len(inputs.examples), prompts.length, inputs.emb.shape[-1]]
+    if list(x.shape) != want: raise ValueError(f'expected a prompt for each example, {want}, got {list(x.shape)} from a PerExample')
+    return x.to(inputs.emb.dtype)
+
+# %% ../nbs/22_engine.ipynb #28055532
 def put(x, device):
     "To the device, without waiting for it"
     return x.pin_memory().to(device, non_blocking=True) if torch.device(device).type == 'cuda' else x.to(device)
@@ -37,10 +89,6 @@ def padded(xs, value):
     "Lists of ids as one tensor `[B, longest]`"
     n = max(map(len, xs))
     return torch.tensor([list(x) + [value]*(n-len(x)) for x in xs])
-
-def size_of(prompts):
-    "Number of prompts M and their rows P"
-    return (1, prompts.length) if isinstance(prompts, PerExample) else tuple(prompts.shape[:2])
 
 def inputs_of(backbone, examples, chunk):
     "The embedded inputs of a chunk"
@@ -51,50 +99,10 @@ def inputs_of(backbone, examples, chunk):
     mask = None if lens.min() == lens.max() else put((torch.arange(ids.shape[1]) < lens[:, None]).long(), backbone.device)
     return Inputs(backbone.embed(put(ids, backbone.device)), mask, some, index)
 
-def pairs(chunk):
-    "Numbers of the example and of the particle of each pair of a chunk"
-    return torch.tensor([(i, k) for i, a, b in chunk for k in range(a, b)]).T
-
-def own_prompts(prompts, inputs):
-    "The prompts of examples, `[B, P, H]`"
-    x, want = prompts.f(inputs), [len(inputs.examples), prompts.length, inputs.emb.shape[-1]]
-    if list(x.shape) != want: raise ValueError(f'expected a prompt for each example, {want}, got {list(x.shape)} from a PerExample')
-    return x.to(inputs.emb.dtype)
-
-# %% ../nbs/22_engine.ipynb #36be7d44
-def nll(logits, labels):
-    "Summed negative log-likelihood of label ids `[B, L]`, nats `[B]`; not on transposed logits, whose softmax sums the vocabulary with less precision"
-    flat = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(flat, labels.flatten(), reduction='none', ignore_index=-100).view(labels.shape).sum(1)
-
-def decoder_inputs(model, labels):
-    "Labels moved one to the right, as the model was trained"
-    return model.prepare_decoder_input_ids_from_labels(labels=labels)
-
-# %% ../nbs/22_engine.ipynb #85caa828
+# %% ../nbs/22_engine.ipynb #e7076963
 class Plain:
     "Any encoder–decoder of Hugging Face: examples of like length, padded to the longest"
-    def __init__(self,
-        slack:float=1.15, # Longest over shortest in a chunk: 1 pads nothing
-    ): self.slack = slack
-
-    def chunks(self,
-        sizes, # Tokens of each example, prompt included
-        m:int, # Prompts in front of each
-        budget:int, # Tokens in one forward pass
-    )->list: # Of chunks: lists of (example, first particle, one after the last), the particles the same in all of a chunk
-        "Examples of like length together; where one example has more than the budget, some of its particles at a time"
-        groups = []
-        for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
-            g = groups[-1] if groups else ()
-            fits = g and (len(g)+1)*m*sizes[i] <= budget and sizes[i] <= self.slack*sizes[g[0]]
-            if fits: g.append(i)
-            else: groups.append([i])
-        out = []
-        for g in groups:
-            n = -(-m//max(1, round(m*sizes[g[-1]]/budget))) # particles at a time
-            out += [[(i, a, min(a+n, m)) for i in g] for a in range(0, m, n)]
-        return out
+    def chunks(self, sizes, m, budget): return like_length(sizes, m, budget)
 
     def joined(self, backbone, prompts, examples, chunk):
         "Embeddings `[M*B, P+T, H]` of all pairs of a chunk, prompt-major, and their mask"
@@ -109,18 +117,17 @@ class Plain:
     def forward(self, backbone, prompts, examples, chunk, **kw):
         "What the model gives for a chunk, prompt-major, and the labels `[M*B, L]`"
         emb, mask = self.joined(backbone, prompts, examples, chunk)
-        labels = put(padded([examples[i].labels for i, _, _ in chunk], -100), backbone.device).repeat(len(emb)//len(chunk), 1)
+        labels = put(padded([examples[i].labels for i, _, _ in chunk], -100), backbone.device)
+        labels = labels.repeat(len(emb)//len(chunk), 1)
         dec = decoder_inputs(backbone.model, labels)
         return backbone.model(inputs_embeds=emb, attention_mask=mask, decoder_input_ids=dec, **kw), labels
 
-    def losses(self, backbone, prompts, examples, chunk)->Tensor: # `[pairs]`
-        "Eq. (1), nats per label token; differentiable"
+    def losses(self, backbone, prompts, examples, chunk):
         out, labels = self.forward(backbone, prompts, examples, chunk)
         mean = nll(out.logits, labels) / (labels != -100).sum(1)
         return mean.view(-1, len(chunk)).T.flatten()
 
-    def scores(self, backbone, prompts, examples, chunk, labels)->Tensor: # `[pairs, C]`
-        "Log-likelihoods of C texts `[C, L]` in nats; the encoder runs once for all of them"
+    def scores(self, backbone, prompts, examples, chunk, labels): # the encoder runs once for all labels
         (emb, mask), c = self.joined(backbone, prompts, examples, chunk), len(labels)
         h = backbone.model.get_encoder()(inputs_embeds=emb, attention_mask=mask).last_hidden_state
         if mask is not None: mask = mask.repeat_interleave(c, 0)
@@ -128,35 +135,7 @@ class Plain:
         out = backbone.model(encoder_outputs=(h.repeat_interleave(c, 0),), attention_mask=mask, decoder_input_ids=dec)
         return -nll(out.logits, labels.repeat(len(h), 1)).view(-1, len(chunk), c).transpose(0, 1).flatten(0, 1)
 
-    def texts(self, backbone, prompts, examples, chunk, max_new_tokens)->list: # A string for each example
-        "Greedy answers to one prompt"
-        emb, mask = self.joined(backbone, prompts, examples, chunk)
-        y = backbone.model.generate(inputs_embeds=emb, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
-        return [s.strip() for s in backbone.tokenizer.batch_decode(y, skip_special_tokens=True)]
-
 PLAIN = Plain()
-
-# %% ../nbs/22_engine.ipynb #af9c2a3f
-def checked(backbone, prompts):
-    "Prompts on the backbone's device; `ValueError` when they do not fit"
-    if isinstance(prompts, PerExample): return prompts
-    if prompts.dim() != 3 or prompts.shape[-1] != backbone.width:
-        raise ValueError(f'expected prompts [M, P, {backbone.width}] for backbone {backbone.name!r}, got {list(prompts.shape)}')
-    return prompts.to(backbone.device)
-
-def through(backbone, prompts, examples, f, engine, budget, rows=0):
-    "What `f` gives for each chunk, with the numbers of the example and of the particle of each pair"
-    m, p = size_of(prompts)
-    sizes = [max(len(e.ids) + p, rows or len(e.labels)) for e in examples] # of the encoder or of the decoder, whichever has more
-    for chunk in engine.chunks(sizes, m, budget):
-        yield *pairs(chunk), f(backbone, prompts, examples, chunk)
-
-def flat(batches):
-    "Examples of all tasks in one list, and each one's task"
-    if not batches or not all(batches): raise ValueError('expected at least one example of each task, got an empty batch')
-    bad = [e for b in batches for e in b if not e.ids or not e.labels]
-    if bad: raise ValueError(f'expected examples with input and label tokens, got {bad[0]}')
-    return [e for b in batches for e in b], torch.tensor([k for k, b in enumerate(batches) for _ in b])
 
 # %% ../nbs/22_engine.ipynb #bb5ae42c
 def prompt_losses(
@@ -169,16 +148,32 @@ def prompt_losses(
     chunk = [(i, 0, m) for i in range(len(examples))]
     return PLAIN.losses(backbone, prompts, examples, chunk).view(-1, m).T
 
-# %% ../nbs/22_engine.ipynb #a418c2f1
+# %% ../nbs/22_engine.ipynb #7b1226c4
+def checked(backbone, prompts):
+    "Prompts on the backbone's device; `ValueError` when they do not fit"
+    if isinstance(prompts, PerExample): return prompts
+    shape = list(prompts.shape) if isinstance(prompts, Tensor) else type(prompts).__name__
+    if not isinstance(prompts, Tensor) or len(shape) != 3 or shape[-1] != backbone.width:
+        raise ValueError(f'expected prompts [M, P, {backbone.width}] for backbone {backbone.name!r}, got {shape}')
+    return prompts.to(backbone.device)
+
+def through(backbone, prompts, examples, f, engine, budget, rows=0):
+    "The numbers of the examples and of the particles of each chunk's pairs, and what `f` gives for them"
+    m, p = size_of(prompts)
+    sizes = [max(len(e.ids) + p, rows or len(e.labels)) for e in examples] # of the encoder or of the decoder, whichever has more
+    for chunk in engine.chunks(sizes, m, budget):
+        yield *pairs(chunk), f(backbone, prompts, examples, chunk)
+
+# %% ../nbs/22_engine.ipynb #36d9b139
 def accumulate(
     backbone:Backbone,
     prompts, # `[M, P, H]`, or a `PerExample`; what requires a gradient gets it
     examples:list, # N of `Example`
     weights:Tensor, # Of each example's loss in the sum that is differentiated, `[N]`; `[N, T]` for T terms
-    terms=None, # (backbone, prompts, examples, chunk) -> `[pairs]` or `[pairs, T]` by plain forward passes; the losses of the backbone's engine unless given
+    terms=None, # (backbone, prompts, examples, chunk) -> `[pairs]` or `[pairs, T]`, by plain passes; the losses of the backbone's engine unless given
     budget:int=None, # Tokens in one forward pass; the backbone's unless given
 )->Tensor: # `[M, N]` or `[M, N, T]`, detached
-    "The loop: losses of all pairs, chunk by chunk, and the gradient of their weighted sum"
+    "Losses of all pairs, chunk by chunk, and the gradient of their weighted sum"
     engine = PLAIN if terms else backbone.engine or PLAIN
     dtype = torch.promote_types(backbone.embed.weight.dtype, torch.float32)
     weights = put(weights.to(dtype), backbone.device)
@@ -189,7 +184,15 @@ def accumulate(
         out[k, i] = values.detach()
     return out
 
-# %% ../nbs/22_engine.ipynb #deef912f
+# %% ../nbs/22_engine.ipynb #e6e07a8c
+def flat(batches):
+    "Examples of all tasks in one list, and each one's task"
+    if not batches or not all(batches): raise ValueError('expected at least one example of each task, got an empty batch')
+    bad = [e for b in batches for e in b if not e.ids or not e.labels]
+    if bad: raise ValueError(f'expected examples with input and label tokens, got {bad[0]}')
+    return [e for b in batches for e in b], torch.tensor([k for k, b in enumerate(batches) for _ in b])
+
+# %% ../nbs/22_engine.ipynb #3aec698c
 def loss_and_grad(
     backbone:Backbone,
     prompts, # `[M, P, H]`; or a `PerExample`, whose own parameters then get the gradients
@@ -202,61 +205,78 @@ def loss_and_grad(
     if weights is not None and len(weights) != len(batches):
         raise ValueError(f'expected a weight of each of {len(batches)} tasks, got {len(weights)}')
     if isinstance(x, Tensor): x = x.detach().clone().requires_grad_()
-    size = torch.tensor([len(b) for b in batches], dtype=torch.float64)
+    size = torch.bincount(task).double()
     w = (torch.ones(len(batches)) if weights is None else torch.as_tensor(weights)) / size
     each = accumulate(backbone, x, exs, w[task], budget=budget).cpu()
     losses = each.new_zeros(len(each), len(batches)).index_add_(1, task, each/size[task].to(each.dtype))
     return losses, x.grad if isinstance(x, Tensor) else None
 
-# %% ../nbs/22_engine.ipynb #e537990f
+# %% ../nbs/22_engine.ipynb #ae4ee40f
 def loss_matrix(
     backbone:Backbone,
     prompts, # `[M, P, H]`, or a `PerExample`
     batches:list, # K lists of `Example`, one per task
 )->Tensor: # `[M, K]`, nats per label token
     "Eq. (2); differentiable in the prompts"
-    (exs, task), prompts, n = flat(batches), checked(backbone, prompts), len(batches)
-    engine, losses = backbone.engine or PLAIN, None
-    size = torch.bincount(task)
-    for i, k, values in through(backbone, prompts, exs, engine.losses, engine, backbone.budget):
-        if losses is None: losses = values.new_zeros(size_of(prompts)[0]*n)
-        losses = losses.index_add(0, put(k*n + task[i], values.device), values/put(size[task[i]], values.device))
-    return losses.view(-1, n)
+    (exs, task), prompts, engine = flat(batches), checked(backbone, prompts), backbone.engine or PLAIN
+    (m, _), n, size = size_of(prompts), len(batches), torch.bincount(task)
+    cells, values = [], []
+    for i, k, losses in through(backbone, prompts, exs, engine.losses, engine, backbone.budget):
+        cells.append(put(k*n + task[i], losses.device))
+        values.append(losses/put(size[task[i]], losses.device))
+    return values[0].new_zeros(m*n).index_add(0, torch.cat(cells), torch.cat(values)).view(m, n)
 
-# %% ../nbs/22_engine.ipynb #99343560
+# %% ../nbs/22_engine.ipynb #850cb240
 @torch.no_grad()
 def label_scores(
     backbone:Backbone,
     prompts, # `[M, P, H]`, or a `PerExample`
     examples:list, # N of `Example`; their labels are not looked at
-    choices:list, # C verbalised labels
+    choices:list, # C verbalised labels, different in their tokens
     budget:int=None, # Tokens in one forward pass; four times the backbone's unless given
 )->Tensor: # Log-likelihoods `[M, N, C]`, nats
     "Log-likelihood of every verbalised label, for every prompt and example"
     if not choices: raise ValueError('expected at least one verbalised label, got none; free text is generated')
-    labels, prompts = padded(label_ids(backbone, choices), -100), checked(backbone, prompts)
+    labels, prompts = padded(label_ids(backbone, choices, distinct=True), -100), checked(backbone, prompts)
     engine, on_device = backbone.engine or PLAIN, put(labels, backbone.device)
     def f(*chunk): return engine.scores(*chunk, on_device)
-    out = torch.empty(size_of(prompts)[0], len(examples), len(choices))
-    for i, k, scores in through(backbone, prompts, examples, f, engine, budget or 4*backbone.budget, labels.numel()):
-        out[k, i] = scores.to('cpu', out.dtype)
-    return out
+    def scores():
+        out = torch.empty(size_of(prompts)[0], len(examples), len(choices))
+        for i, k, values in through(backbone, prompts, examples, f, engine, budget or 4*backbone.budget, labels.numel()):
+            out[k, i] = values.to('cpu', out.dtype)
+        return out
+    return within_memory(backbone, scores)
 
-# %% ../nbs/22_engine.ipynb #0d590a4f
+# %% ../nbs/22_engine.ipynb #3b61f58f
+def _greedy(backbone):
+    "The model without its checkpoint's options of generation; weights are shared"
+    from transformers import GenerationConfig
+    model, tokens = copy(backbone.model), ('pad_token_id', 'bos_token_id', 'decoder_start_token_id')
+    own = {t: getattr(model.generation_config, t) for t in tokens}
+    model.generation_config = GenerationConfig(**own, eos_token_id=end_token(backbone.tokenizer), do_sample=False, num_beams=1)
+    return model
+
+# %% ../nbs/22_engine.ipynb #976d354a
 @torch.no_grad()
 def generate(
     backbone:Backbone,
-    prompt, # `[P, H]`, or a `PerExample`
+    prompts, # `[1, P, H]` or `[P, H]`, or a `PerExample`
     examples:list, # N of `Example`; their labels are not looked at
     max_new_tokens:int=16, # Longest answer
     budget:int=None, # Tokens in one forward pass; four times the backbone's unless given
 )->list: # N strings
     "Greedy answers as text"
-    prompt = checked(backbone, prompt[None] if isinstance(prompt, Tensor) and prompt.dim() == 2 else prompt)
-    if size_of(prompt)[0] != 1:
-        raise ValueError(f'free text is generated with one prompt, got {len(prompt)}: use their mean, or give choices to rank')
-    def f(*chunk): return PLAIN.texts(*chunk, max_new_tokens)
-    out = [None]*len(examples)
-    for index, _, texts in through(backbone, prompt, examples, f, PLAIN, budget or 4*backbone.budget, 1):
-        for i, s in zip(index.tolist(), texts): out[i] = s
-    return out
+    one = isinstance(prompts, Tensor) and prompts.dim() == 2
+    prompts, model = checked(backbone, prompts[None] if one else prompts), _greedy(backbone)
+    if size_of(prompts)[0] != 1:
+        raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, or give choices to rank')
+    def f(*chunk):
+        emb, mask = PLAIN.joined(*chunk)
+        ids = model.generate(inputs_embeds=emb, attention_mask=mask, max_new_tokens=max_new_tokens)
+        return backbone.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    def answers():
+        out = [None]*len(examples)
+        for i, _, texts in through(backbone, prompts, examples, f, PLAIN, budget or 4*backbone.budget, rows=1):
+            for at, text in zip(i.tolist(), texts): out[at] = text.strip()
+        return out
+    return within_memory(backbone, answers)

@@ -20,9 +20,10 @@ def _package(name, pip):
 def _numbers(log):
     return {k: v for k, v in log.items() if isinstance(v, (int, float))}
 
-# %% ../nbs/27_loggers.ipynb #b7027474
+# %% ../nbs/27_loggers.ipynb #92994603
 class CSVLogger(Callback):
     "One row a step; a resumed training writes the file anew, with the steps it has read"
+    order = 85 # after a checkpoint has brought back the history
     def __init__(self,
         stage:str, # Which training, the file's name
         folder, # Of all files
@@ -45,9 +46,10 @@ class CSVLogger(Callback):
     def step(self, run): self._row(run.step-1, run.history[-1])
     def end(self, run): self.file.close()
 
-# %% ../nbs/27_loggers.ipynb #cb809e4e
+# %% ../nbs/27_loggers.ipynb #8873960f
 class TensorBoardLogger(Callback):
     "Event files, one folder a training"
+    order = 85 # after a checkpoint has brought back the history
     def __init__(self, stage:str, folder): self.where = Path(folder)/stage
     def begin(self, run):
         _package('tensorboard', 'tensorboard')
@@ -57,9 +59,10 @@ class TensorBoardLogger(Callback):
         for k, v in _numbers(run.history[-1]).items(): self.writer.add_scalar(k, v, run.step)
     def end(self, run): self.writer.close()
 
-# %% ../nbs/27_loggers.ipynb #cbfb9c2f
+# %% ../nbs/27_loggers.ipynb #0f7c073d
 class WandbLogger(Callback):
     "A run of the project `bayes_prompt`; `WANDB_MODE=offline` works without a network"
+    order = 85 # after a checkpoint has brought back the history
     def __init__(self, stage:str, folder): self.stage, self.folder = stage, Path(folder)
     def begin(self, run):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +70,10 @@ class WandbLogger(Callback):
     def step(self, run): self.run.log(_numbers(run.history[-1]), step=run.step)
     def end(self, run): self.run.finish()
 
-# %% ../nbs/27_loggers.ipynb #e712c94e
+# %% ../nbs/27_loggers.ipynb #e1586b0f
 class TrackioLogger(Callback):
     "A run of the project `bayes_prompt` in trackio's local database"
+    order = 85 # after a checkpoint has brought back the history
     def __init__(self, stage:str, folder): self.stage = stage
     def begin(self, run):
         self.trackio = _package('trackio', 'trackio')

@@ -61,27 +61,64 @@ def prepend_prompt(
     if mask is not None: mask = F.pad(mask, (p, 0), value=1).expand(m, b, p+t).flatten(0, 1)
     return x.flatten(0, 1), mask
 
-# %% ../nbs/21_prompt.ipynb #779a14c9
+# %% ../nbs/21_prompt.ipynb #239d46ef
 @dataclass(frozen=True)
 class Example:
     "A tokenised pair"
     ids:tuple # Input token ids, T of them
     labels:tuple # Target token ids, L of them, end token included
     task:str = field(default='', repr=False) # Whose it is, for prompts that depend on it
+    cut:bool = field(default=False, repr=False, compare=False) # Was the input longer?
 
-# %% ../nbs/21_prompt.ipynb #a491bea4
+# %% ../nbs/21_prompt.ipynb #da7453fe
+def end_token(tok):
+    "The id that ends a target"
+    return tok.sep_token_id if tok.eos_token_id is None else tok.eos_token_id
+
+def _target_ids(backbone, text):
+    tok, end = backbone.tokenizer, end_token(backbone.tokenizer)
+    first, start = [getattr(backbone.model.config, k, None) for k in ('bos_token_id', 'decoder_start_token_id')]
+    ids = tok(text_target=text)['input_ids']
+    if ids[0] in (tok.bos_token_id, tok.cls_token_id) and (ids[0] != first or first == start): ids = ids[1:]
+    return tuple(ids) if end in ids[-2:] else (*ids, end) # a language may come after it
+
+# %% ../nbs/21_prompt.ipynb #1e9aa1ca
 def label_ids(
     backbone:Backbone,
     targets:list, # Texts
-)->list: # One tuple of ids per target, each ending with the end token
+    distinct:bool=False, # Must no two of them have the same ids? So for choices that are ranked
+)->list: # One tuple of ids per target, with the end token
     "Token ids of target texts"
-    tok, cache = backbone.tokenizer, {}
-    end = tok.eos_token_id if tok.eos_token_id is not None else tok.sep_token_id
-    for t in targets:
-        if t not in cache: cache[t] = (*tok(t, add_special_tokens=False)['input_ids'], end)
-    return [cache[t] for t in targets]
+    if isinstance(targets, str): raise ValueError(f'expected a list of texts, got the text {targets!r}; for one text write a list of it')
+    ids = {t: _target_ids(backbone, t) for t in dict.fromkeys(targets)}
+    first = {}
+    for t, i in ids.items():
+        if distinct and first.setdefault(i, t) != t:
+            raise ValueError(f'the choices {first[i]!r} and {t!r} are the same tokens for backbone {backbone.name!r}, so no answer could tell them apart: '
+                             'use other words')
+    return [ids[t] for t in targets]
 
-# %% ../nbs/21_prompt.ipynb #572422bd
+# %% ../nbs/21_prompt.ipynb #c094473a
+def _texts(pairs):
+    "Pairs of texts as a list; `ValueError` on anything else"
+    try: pairs = list(pairs)
+    except TypeError: raise ValueError(f'expected a list of (text, target) pairs, got {pairs!r}') from None
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(t, str) for t in pair):
+            raise ValueError(f'expected a text and a target, got {repr(pair)[:100]} in pair {i}; drop or mend that row')
+        if not all(t.strip() for t in pair):
+            raise ValueError(f'expected a text and a target, got an empty one in pair {i}: {repr(pair)[:100]}; drop or mend that row')
+    return pairs
+
+def _room(backbone, max_src, length):
+    "Tokens that an input may have beside a prompt"
+    if max_src < 8: raise ValueError(f'max_src: expected at least 8 tokens, got {max_src}')
+    room = min(max_src, (backbone.max_len or max_src + length) - length)
+    if room >= 8: return room
+    raise ValueError(f'a prompt of {length} rows leaves {room} of {backbone.max_len} positions '
+                     f'of backbone {backbone.name!r}: use a shorter prompt')
+
+# %% ../nbs/21_prompt.ipynb #06619f2a
 def encode(
     backbone:Backbone,
     pairs, # (source, target) texts
@@ -90,17 +127,9 @@ def encode(
     task:str='', # Whose they are
 )->list: # of `Example`
     "Tokenise text pairs; `ValueError` on an empty text"
-    if max_src < 8: raise ValueError(f'max_src: expected at least 8 tokens, got {max_src}')
-    tok, room = backbone.tokenizer, max_src
-    if backbone.max_len:
-        room = min(max_src, backbone.max_len - length)
-        if room < 8:
-            raise ValueError(f'a prompt of {length} rows leaves {room} of {backbone.max_len} positions '
-                             f'of backbone {backbone.name!r}: use a shorter prompt')
-    for i, (s, t) in enumerate(pairs):
-        if not s.strip() or not t.strip():
-            raise ValueError(f'expected a text and a target, got an empty one in pair {i}: {(s, t)!r}; drop or mend that row')
+    pairs, room = _texts(pairs), _room(backbone, max_src, length)
     if not pairs: return []
-    src = tok([s for s, _ in pairs], truncation=True, max_length=room, return_attention_mask=False)['input_ids']
-    tgt = label_ids(backbone, [t for _, t in pairs])
-    return [Example(tuple(s), t, task) for s, t in zip(src, tgt)]
+    read = backbone.tokenizer([s for s, _ in pairs], truncation=True, max_length=room, return_attention_mask=False)
+    ids, labels = map(tuple, read['input_ids']), label_ids(backbone, [t for _, t in pairs])
+    cut = [bool(e.overflowing) for e in read.encodings] if read.encodings else [len(i) >= room for i in read['input_ids']]
+    return [Example(i, l, task, c) for i, l, c in zip(ids, labels, cut)]

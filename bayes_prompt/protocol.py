@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['weights_fingerprint', 'weights_of', 'data_fingerprint', 'Ledger', 'Context']
 
-# %% ../nbs/51_protocol.ipynb #e9ad727c
-import shutil
+# %% ../nbs/51_protocol.ipynb #ba89a838
+import os, shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -29,6 +29,10 @@ from .store import alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
 
+# %% ../nbs/51_protocol.ipynb #833bf749
+# A backbone's files that decide numbers; a licence beside them does not
+_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', 'tokenizer*', '*.model', 'vocab.*', 'merges.txt', '*_tokens*.json')
+
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
     backbone:str, # As for `load_backbone`
@@ -41,7 +45,7 @@ def weights_fingerprint(
         except ValueError: config = None # not a name of the Hub
         if not isinstance(config, str): return ''
         folder = Path(config).parent
-    files = sorted(f for f in folder.iterdir() if f.is_file())
+    files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
     return fingerprint([(f.name, file_fingerprint(f)) for f in files])
 
 # %% ../nbs/51_protocol.ipynb #1f5bd9aa
@@ -53,12 +57,7 @@ def weights_of(config:Config)->str:
     _backbone(c.backbone, c.device, c.dtype)
     return weights_fingerprint(c.backbone)
 
-# %% ../nbs/51_protocol.ipynb #89c37f6c
-def _stamps(name, folder):
-    "The names and bytes of a task's files"
-    return tuple((f.name, file_fingerprint(f)) for f in task_files(name, folder or None))
-
-# %% ../nbs/51_protocol.ipynb #06f890d9
+# %% ../nbs/51_protocol.ipynb #81f9510a
 def data_fingerprint(
     config:Config,
     tasks, # Names of tasks
@@ -66,13 +65,19 @@ def data_fingerprint(
     "What the files of some tasks contain, and how their rows become texts"
     d = config.data
     def about(name):
-        return name, repr(TASKS[name]), list(_stamps(name, d.folder))
+        told = {k: v for k, v in TASKS[name].differences().items() if k not in ('folder', 'suite', 'about')}
+        return told, [(f.name, file_fingerprint(f)) for f in task_files(name, d.folder or None)]
     return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src)
 
-# %% ../nbs/51_protocol.ipynb #a873891a
+# %% ../nbs/51_protocol.ipynb #66de2e73
 @lru_cache(32)
-def _load(task, style, folder, prefix, stamps): # other bytes under the same names are other data
-    return load_task(task.name, style, folder or None, prefix)
+def _loaded(name, style, folder, prefix, *state): return load_task(name, style, folder, prefix)
+
+def _load(name, data):
+    "A task's texts, read once for all runs of a process, as long as neither its files nor its description change"
+    folder = data.folder or None
+    files = [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in task_files(name, folder)]
+    return _loaded(name, data.style, folder, data.prefix, repr(TASKS[name]), *files)
 
 @lru_cache(2)
 def _backbone(name, device, dtype='float32'): return load_backbone(name, device, getattr(torch, dtype))
@@ -100,7 +105,7 @@ class Ledger:
         self.parameters += c.get('parameters', prompts.numel())
         self.steps += c['steps']*(len(prompts) if c.get('separate') else 1)
 
-# %% ../nbs/51_protocol.ipynb #69f94b23
+# %% ../nbs/51_protocol.ipynb #b9f70a45
 class Context:
     "What a method works with"
     def __init__(self,
@@ -124,8 +129,7 @@ class Context:
 
     def load(self, task:str):
         "A task's texts"
-        d = self.config.data
-        loaded = _load(TASKS[task], d.style, d.folder, d.prefix, _stamps(task, d.folder))
+        loaded = _load(task, self.config.data)
         self.data_from[task] = loaded.source
         if loaded.indices: self.splits[task] = loaded.indices
         return loaded
@@ -256,13 +260,13 @@ def fit(self:Context,
     self.history += tune(method, self.train, c.target, c.seed, steps, heard, key=fingerprint(self.name, self.train))
     return method
 
-# %% ../nbs/51_protocol.ipynb #3d8cdf8e
+# %% ../nbs/51_protocol.ipynb #c2846b18
 @patch
 def adapt(self:Context,
     start, # A `SourcePosterior`, or a prompt `[P, H]`
 ): # The trained method
     "BMTPT from a posterior, prompt tuning from a prompt"
-    return self.fit(target_method(self.backbone, start, self.config.target, self.tasks))
+    return self.fit(target_method(self.backbone, start, self.config.target, self.train))
 
 # %% ../nbs/51_protocol.ipynb #24866481
 @patch

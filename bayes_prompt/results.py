@@ -124,7 +124,7 @@ def show(
     "As text"
     return df.to_string(float_format=lambda x: '' if pd.isna(x) else f'{x:.3f}')
 
-# %% ../nbs/54_results.ipynb #729c34fa
+# %% ../nbs/54_results.ipynb #39ee350e
 def _scores(ax, df):
     "Score of every method on every target"
     t, targets, shown = table(df), list(dict.fromkeys(df.target)), list(dict.fromkeys(df.method))
@@ -147,7 +147,8 @@ def _ratios(ax, df):
     ran = df[(df.method == 'bmtpt') & (df.m > 1)].drop_duplicates('source_seed')
     for i, ratio in enumerate(ran.ratio):
         ax.semilogy(ratio, color=colour('bmtpt'), lw=1, alpha=.7, label=None if i else 'repulsion / drive')
-    if len(ran): ax.axhline(ran.predicted_ratio.iloc[0], color='k', ls=':', lw=1, label='at samples of a full-data posterior')
+    predicted = ran.predicted_ratio.dropna()
+    if len(predicted): ax.axhline(predicted.iloc[0], color='k', ls=':', lw=1, label='at samples of a full-data posterior')
     ax.set(xlabel='source step')
     ax.legend()
 

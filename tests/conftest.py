@@ -42,6 +42,8 @@ def t5_base(tiny):
         model = T5ForConditionalGeneration(T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12))
     return replace(tiny, name='t5-base', model=model.requires_grad_(False).eval())
 
+# a run of a moment on a random T5
+SMALL = dict(backbone='tiny-t5', sources=['amazon', 'nyt'], m=3, source_steps=3, source_batch=2, steps=3, limit=12, k=2, length=4, sigma=.1, source_lr=.3)
 
 # ---- data: invented rows with the Hub's columns, and a Hub that serves them
 

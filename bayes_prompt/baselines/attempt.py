@@ -15,7 +15,7 @@ from ..engine import Inputs, PerExample
 from ..options import method, option, unknown
 from ..train import PromptMethod
 
-# %% ../../nbs/44_attempt.ipynb #05f8b958
+# %% ../../nbs/44_attempt.ipynb #e2be1add
 def _check_prompts(backbone, sources, start):
     h = backbone.width
     if sources.dim() != 3 or sources.shape[1:] != start.shape or start.shape[-1] != h:
@@ -26,6 +26,13 @@ def _targets(tasks):
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     if names and len(set(names)) == len(names): return names
     raise ValueError(f'expected the names of one or more targets, each once, got {names}')
+
+def _subnetwork(h, down, seed):
+    "LN(W_up SiLU(W_down x))"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first, second = nn.Linear(h, down, bias=False), nn.Linear(down, h, bias=False)
+    return nn.Sequential(first, nn.SiLU(), second, nn.LayerNorm(h))
 
 # %% ../../nbs/44_attempt.ipynb #c009
 class Attempt(PromptMethod):
@@ -44,29 +51,26 @@ class Attempt(PromptMethod):
     ):
         super().__init__(backbone)
         _check_prompts(backbone, sources, start)
-        if temperature < 0: raise ValueError(f'expected a temperature above 0, or 0 for width times e, got {temperature}')
-        h, self.tasks = backbone.width, _targets(tasks)
-        self.temperature = temperature or h*math.e
+        if temperature < 0: raise ValueError(f'expected a temperature, or 0 for width times e, got {temperature}')
+        self.tasks, self.temperature = _targets(tasks), temperature or backbone.width*math.e
         self.mix, self.lr, self.lr_attention = mix, lr, lr_attention
-        self.sources = sources.detach().to(backbone.device)
-        self.targets = start.detach().to(backbone.device).repeat(len(self.tasks), 1, 1).requires_grad_() # [tasks, P, H]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = nn.Linear(h, down, bias=False), nn.SiLU(), nn.Linear(down, h, bias=False), nn.LayerNorm(h)
-        self.net = nn.Sequential(*net).to(backbone.device)
+        self.sources, start = [x.detach().to(backbone.device) for x in (sources, start)]
+        self.targets = start.repeat(len(self.tasks), 1, 1).requires_grad_() # [tasks, P, H]
+        self.net = _subnetwork(backbone.width, down, seed).to(backbone.device)
 
     def groups(self):
-        return {'prompts': ([self.targets], self.lr), 'attention': (list(self.net.parameters()), self.lr_attention)}
+        attention = list(self.net.parameters())
+        return {'prompts': ([self.targets], self.lr), 'attention': (attention, self.lr_attention)}
 
-# %% ../../nbs/44_attempt.ipynb #dbb3d698
+# %% ../../nbs/44_attempt.ipynb #c2002735
 @patch
 def own(self:Attempt,
     examples:list, # B of `Example`
 )->Tensor: # `[B, P, H]`
     "Every example's own target prompt"
     if len(self.tasks) == 1: return self.targets[[0]*len(examples)]
-    for e in examples:
-        if e.task not in self.tasks: raise ValueError(f'{unknown("target", e.task, self.tasks)}; name it in encode(…, task=…)')
+    for task in {e.task for e in examples}.difference(self.tasks):
+        raise ValueError(f'{unknown("target", task, self.tasks)}; name it in encode(…, task=…)')
     return self.targets[[self.tasks.index(e.task) for e in examples]]
 
 # %% ../../nbs/44_attempt.ipynb #fec1ae95
@@ -107,11 +111,12 @@ def attention(self:Attempt,
         return self.weights(Inputs(emb, None, [e], [0]), self.own([e]))
     return torch.cat([one(e) for e in examples]).cpu()
 
-# %% ../../nbs/44_attempt.ipynb #acb96d1d
+# %% ../../nbs/44_attempt.ipynb #c118a474
 @method('attempt', label='ATTEMPT', sources=True, trains='prompt', order=11,
         temperature=option(0., 'Of the attention; 0 for width times e', least=0),
         lr_attention=option(0., "Learning rate of the attention; 0 for the prompts' one", least=0),
-        start=option('random', "Where the target's prompt starts: words, or the first source prompt", choices=('random', 'source')))
+        start=option('random', "Where the target's prompt starts: at words, or at the first source prompt",
+                     choices=('random', 'source')))
 def train_attempt(ctx, temperature, lr_attention, start):
     "ATTEMPT: attention over frozen source prompts beside the target's own"
     lr, sources = ctx.config.target.lr, ctx.separate().particles

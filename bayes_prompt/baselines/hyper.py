@@ -16,17 +16,18 @@ from ..engine import Inputs, PerExample
 from ..options import choose, method, option, unknown
 from ..train import WeightMethod
 
-# %% ../../nbs/47_hyper.ipynb #9478bf7b
+# %% ../../nbs/47_hyper.ipynb #46ab4acc
 def _rows_for(x, w):
     "A row of weights for every sequence of x"
     if len(x) % len(w):
-        raise ValueError(f'expected a batch that is a multiple of the {len(w)} sequences that were announced, got {len(x)}')
+        raise ValueError(f'expected a batch that is a multiple of the {len(w)} sequences '
+                         f'that were announced, got {len(x)}')
     return w if len(w) == 1 else w.repeat_interleave(len(x)//len(w), 0)
 
 # %% ../../nbs/47_hyper.ipynb #c009
 def apply_adapter(
     x, # What the adapter sees `[B, T, H]`
-    w, # Its weights: one row for all, or R rows with B a multiple of R, `[R, 2bH + b + H]`; 2H more with a norm
+    w, # Its weights: one row for all, or R with B a multiple of R, `[R, 2bH + b + H]`; 2H more with a norm
     b:int, # Bottleneck
     norm:bool=False, # Whether w ends with gain and shift of a layer norm, eq. (3)
     activation=F.gelu, # Between down- and up-projection
@@ -74,7 +75,7 @@ _SELF_ATTENTION = '.SelfAttention', '.self_attn'
 def _modules(stack, ends):
     return [m for name, m in stack.named_modules() if name.endswith(ends)]
 
-# %% ../../nbs/47_hyper.ipynb #ed20dfc4
+# %% ../../nbs/47_hyper.ipynb #8d77fd86
 class HyperMethod(WeightMethod):
     "A weight method whose weights are in the module `hyper` of its model"
     def __init__(self,
@@ -87,12 +88,12 @@ class HyperMethod(WeightMethod):
         self.feed_forward = [_modules(s, _FEED_FORWARD) for s in self.stacks]
         self.attentions = [_modules(s, _SELF_ATTENTION) for s in self.stacks]
         if not all(self.feed_forward + self.attentions):
-            raise ValueError(f'{type(self).__name__}: expected sublayers named SelfAttention and DenseReluDense (T5) or self_attn '
-                             f'and fc2 (BART), backbone {backbone.name!r} lacks some; use a T5 or a BART')
+            raise ValueError(f'{type(self).__name__}: expected sublayers SelfAttention and DenseReluDense (T5) '
+                             f'or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; use one of them')
     def groups(self):
         return {'hyper': (list(self.backbone.model.hyper.parameters()), self.lr)}
 
-# %% ../../nbs/47_hyper.ipynb #716b52e7
+# %% ../../nbs/47_hyper.ipynb #474eb548
 class TaskAdapters(nn.Module):
     "Task embeddings, and a hypernetwork for each stack"
     def __init__(self,
@@ -106,20 +107,23 @@ class TaskAdapters(nn.Module):
         super().__init__()
         self.task, self.b = nn.Embedding(tasks, width), b
         self.coming = None # tasks that were announced, a number for each sequence
-        size, norm = 2*b*h + b + 3*h, 2*h
-        def mlp(): return nn.Sequential(nn.Linear(3*width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.LayerNorm(width))
-        self.nets = nn.ModuleList(HyperNetwork(mlp(), width, [(l, width), (2, width)], size, norm, h) for l in layers)
+        def net(layers):
+            first, second = nn.Linear(3*width, hidden), nn.Linear(hidden, width)
+            mlp = nn.Sequential(first, nn.ReLU(), second, nn.LayerNorm(width))
+            places = [(layers, width), (2, width)]
+            return HyperNetwork(mlp, width, places, size=2*b*h + b + 3*h, zero=2*h, h=h)
+        self.nets = nn.ModuleList(net(l) for l in layers)
     def weights(self, ids, stack:int, layer:int, position:int):
         "Adapters of tasks at a place, one row per id"
         return self.nets[stack](self.task(ids), layer, position)
 
-# %% ../../nbs/47_hyper.ipynb #35007c5c
+# %% ../../nbs/47_hyper.ipynb #1718e0fe
 @patch
 def take(self:TaskAdapters, module, args):
     "Hook of the encoder, before a pass"
     if self.coming is None:
-        raise ValueError('the tasks of this batch are not known: expected an announcement before every pass of the encoder; '
-                         'pass method.prompts() where prompts go')
+        raise ValueError('the tasks of this batch are not known: expected an announcement before every pass '
+                         'of the encoder; pass method.prompts() where prompts go')
     (self.ids, self.which), self.coming = self.coming.unique(return_inverse=True), None
 
 @patch
@@ -133,7 +137,7 @@ def adapted(self:TaskAdapters, stack, layer, position, module, args, out):
 
 # %% ../../nbs/47_hyper.ipynb #c015
 class HyperFormer(HyperMethod):
-    "HyperFormer++: adapters and layer norms written from task, layer and position, one model for all tasks (Karimi Mahabadi et al. 2021)"
+    "HyperFormer++: adapters written from task, layer and position (Karimi Mahabadi et al. 2021)"
     def __init__(self,
         backbone:Backbone, # Left untouched
         tasks, # Names; the task of a sequence is `Example.task`
@@ -147,30 +151,36 @@ class HyperFormer(HyperMethod):
         self.tasks, model = list(tasks), self.backbone.model
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f'expected names of tasks, each once, got {self.tasks}')
-        self.norms = [p.requires_grad_() for m in model.modules() if 'Norm' in type(m).__name__ for p in m.parameters()]
+        norms = [m for m in model.modules() if 'Norm' in type(m).__name__]
+        self.norms = [p.requires_grad_() for m in norms for p in m.parameters()]
         layers = [len(sublayers) for sublayers in self.feed_forward]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             hyper = TaskAdapters(len(self.tasks), layers, backbone.width, bottleneck, width, hidden)
         model.hyper = hyper.to(backbone.device)
         self._hook(model.hyper)
-    def _hook(self, hyper):
-        self.stacks[0].register_forward_pre_hook(hyper.take)
-        for stack, positions in enumerate(zip(self.attentions, self.feed_forward)):
-            for position, sublayers in enumerate(positions):
-                for layer, m in enumerate(sublayers): m.register_forward_hook(partial(hyper.adapted, stack, layer, position))
     def groups(self):
         return super().groups() | {'layer_norms': (self.norms, self.lr)}
 
-# %% ../../nbs/47_hyper.ipynb #f2b99069
+# %% ../../nbs/47_hyper.ipynb #968c0740
+@patch
+def _hook(self:HyperFormer, hyper):
+    self.stacks[0].register_forward_pre_hook(hyper.take)
+    for stack, positions in enumerate(zip(self.attentions, self.feed_forward)):
+        for position, sublayers in enumerate(positions):
+            for layer, m in enumerate(sublayers):
+                m.register_forward_hook(partial(hyper.adapted, stack, layer, position))
+
+# %% ../../nbs/47_hyper.ipynb #74f49e08
 @patch
 def announce(self:HyperFormer,
     inputs:Inputs, # B examples
 )->Tensor: # `[B, 0, H]`
     "Say which tasks the encoder will see next; gives prompts of no rows"
-    for e in inputs.examples:
-        if e.task not in self.tasks: raise ValueError(f'{unknown("task", e.task, self.tasks)}; name it in encode(…, task=…)')
-    ids = [self.tasks.index(e.task) for e in inputs.examples]
+    tasks = [e.task for e in inputs.examples]
+    for task in set(tasks).difference(self.tasks):
+        raise ValueError(f'{unknown("task", task, self.tasks)}; name it in encode(…, task=…)')
+    ids = [self.tasks.index(task) for task in tasks]
     self.backbone.model.hyper.coming = torch.tensor(ids, device=inputs.emb.device)
     return inputs.emb[:, :0]
 
@@ -242,9 +252,9 @@ def adapted(self:InputAdapters, in_decoder, layer, module, args, y):
     w = self.weights(self.pooled, layer) if in_decoder else self.static[layer][None]
     return y + apply_adapter(x, w, self.b, activation=self.activation)
 
-# %% ../../nbs/47_hyper.ipynb #8fc45b4e
+# %% ../../nbs/47_hyper.ipynb #b4d99c6b
 class HyperDecoder(HyperMethod):
-    "Adapters in the encoder; the decoder's written for each input from the encoder's output (Ivison and Peters 2022)"
+    "Encoder adapters, and decoder adapters written for each input (Ivison and Peters 2022)"
     def __init__(self,
         backbone:Backbone, # Left untouched
         lr:float=0., # Learning rate; 0 for the usual one
@@ -261,18 +271,24 @@ class HyperDecoder(HyperMethod):
             hyper = InputAdapters(layers, backbone.width, bottleneck, hidden, width, placement)
         self.backbone.model.hyper = hyper.to(backbone.device)
         self._hook(self.backbone.model.hyper)
-    def _hook(self, hyper):
-        encoder, decoder = self.stacks
-        decoder.register_forward_pre_hook(hyper.read, with_kwargs=True)
-        decoder.register_forward_hook(hyper.forget, always_call=True)
-        for in_decoder, stack in enumerate(self.stacks):
-            for layer, m in enumerate(self.feed_forward[in_decoder]): m.register_forward_hook(partial(hyper.adapted, in_decoder, layer))
-            if hyper.parallel:
-                for m in _entries(stack): m.register_forward_pre_hook(hyper.enter)
 
-# %% ../../nbs/47_hyper.ipynb #a97c7288
+# %% ../../nbs/47_hyper.ipynb #97856c40
+@patch
+def _hook(self:HyperDecoder, hyper):
+    encoder, decoder = self.stacks
+    decoder.register_forward_pre_hook(hyper.read, with_kwargs=True)
+    decoder.register_forward_hook(hyper.forget, always_call=True)
+    for in_decoder, stack in enumerate(self.stacks):
+        for layer, m in enumerate(self.feed_forward[in_decoder]):
+            m.register_forward_hook(partial(hyper.adapted, in_decoder, layer))
+        if hyper.parallel:
+            for m in _entries(stack): m.register_forward_pre_hook(hyper.enter)
+
+# %% ../../nbs/47_hyper.ipynb #dd5c9ed7
 @method('hyperdecoder', label='HyperDecoder', sources=False, trains='weights', order=44,
-        placement=option('sequential', 'Adapters follow the feed-forward sublayer, or stand beside it', choices=('sequential', 'parallel')))
+        placement=option('sequential', 'Adapters follow the feed-forward sublayer, or stand beside it',
+                         choices=('sequential', 'parallel')))
 def train_hyperdecoder(ctx, placement):
     "HyperDecoder: the decoder's adapters are written for each input"
-    return ctx.fit(HyperDecoder(ctx.backbone, ctx.config.target.lr_weights, placement=placement, seed=ctx.config.seed))
+    lr = ctx.config.target.lr_weights
+    return ctx.fit(HyperDecoder(ctx.backbone, lr, placement=placement, seed=ctx.config.seed))

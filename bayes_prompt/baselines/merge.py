@@ -48,7 +48,7 @@ from ..options import method, option
 from ..source import SourcePosterior
 from ..train import PromptTuning
 
-# %% ../../nbs/46_merge.ipynb #43809639
+# %% ../../nbs/46_merge.ipynb #bfe46a2a
 @method('merge', label='Fisher merge', sources=True, trains='prompt', order=13,
         examples=option(64, "Examples of each source that its Fisher information is measured on", least=1))
 def fisher_merge(ctx, examples):
@@ -56,7 +56,8 @@ def fisher_merge(ctx, examples):
     apart, seed = ctx.separate(), ctx.config.source.seed
     def some(all): return [all[i] for i in batch_indices(len(all), min(examples, len(all)), 0, [seed])]
     def learn(track): # nothing is trained here
-        fishers = [fisher(ctx.backbone, x, some(ctx.sources[s])).cpu() for s, x in zip(apart.tasks, apart.particles)]
+        prompts = zip(apart.tasks, apart.particles)
+        fishers = [fisher(ctx.backbone, x, some(ctx.sources[task])).cpu() for task, x in prompts]
         merged = merge(apart.particles, torch.stack(fishers))
         return SourcePosterior(merged[None], apart.tasks, apart.backbone, dict(steps=0, parameters=0))
     start = ctx.stage(learn).particles[0]

@@ -25,13 +25,13 @@ def similarity(
     a, b = [torch.nn.functional.normalize(x.float().mean(1), dim=1) for x in (prompts, others)]
     return a @ b.T
 
-# %% ../../nbs/43_spot.ipynb #1ddc542f
+# %% ../../nbs/43_spot.ipynb #181cb6cb
 def retrieve(
     sources:Tensor, # Source prompts `[K, P, H]`
     early:Tensor, # The target's own prompt after some steps from the sources' common start, `[P, H]`
     top:int=1, # Number N of source prompts that are averaged; 1 is retrieval
     weighted:bool=True, # Weight these by their similarity; else alike
-    keys:Tensor=None, # What `early` is compared with: the sources' own early prompts `[K, P, H]`; the source prompts unless given
+    keys:Tensor=None, # What `early` is compared with, `[K, P, H]`; the source prompts unless given
 )->Tensor: # `[P, H]`, where the target starts
     "The source prompt most similar to the target's early prompt, or the mean of the top N"
     if not 1 <= top <= len(sources):
@@ -42,25 +42,27 @@ def retrieve(
     if not weighted or not w.sum() > 0: w = torch.ones_like(s)
     return torch.einsum('k,kph->ph', w/w.sum(), sources[best].float())
 
-# %% ../../nbs/43_spot.ipynb #8f2eb3d2
+# %% ../../nbs/43_spot.ipynb #6580f4eb
 def _early_prompts(ctx, start, steps):
     "The source tasks' prompts after as many steps as the target's early one"
     target = ctx.config.target
-    early = ctx.config.source.changed(steps=steps, batch=target.batch, lr=target.lr, optimizer=target.optimizer)
+    as_target = dict(steps=steps, batch=target.batch, lr=target.lr, optimizer=target.optimizer)
+    early = ctx.config.source.changed(as_target)
     def learn(track): return learn_prompts(ctx.backbone, ctx.sources, start, early, track)
     return ctx.stage(learn, 'early prompts', early)
 
-# %% ../../nbs/43_spot.ipynb #23a7b819
+# %% ../../nbs/43_spot.ipynb #2ab6e48f
 @method('spot', label='SPoT', sources=True, trains='prompt', order=10,
         top=option(1, 'How many source prompts are joined', least=1),
-        keys=option('finished', "The sources' prompts that the target's early one is compared with", choices=('finished', 'early')),
-        begin=option('sources', "Where the early prompt begins: the sources' common start, or the target's own",
+        keys=option('finished', "The sources' prompts that the target's early one is compared with",
+                    choices=('finished', 'early')),
+        begin=option('sources', "Where the early prompt begins: the sources' start, or the target's own",
                      choices=('sources', 'target')))
 def spot(ctx, top, keys, begin):
     "SPoT: from the source prompt that the target's early prompt resembles"
     source, target = ctx.config.source, ctx.config.target
-    if top > len(source.tasks):
-        raise ValueError(f'spot.top: expected at most the number of source tasks {len(source.tasks)}, got {top}')
+    most = len(source.tasks)
+    if top > most: raise ValueError(f'spot.top: expected at most all source tasks, {most}, got {top}')
     finished = ctx.separate().particles
     common = ctx.start(source.seed)
     steps = max(1, target.steps//4)

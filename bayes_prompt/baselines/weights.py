@@ -14,12 +14,14 @@ from ..train import WeightMethod
 
 # %% ../../nbs/42_weights.ipynb #c009
 def _layer_norms(model):
-    return [m for m in model.modules() if 'Norm' in type(m).__name__ and getattr(m, 'weight', None) is not None]
+    norms = [m for m in model.modules() if 'Norm' in type(m).__name__]
+    return [m for m in norms if getattr(m, 'weight', None) is not None]
 
-# %% ../../nbs/42_weights.ipynb #68deea4f
+# %% ../../nbs/42_weights.ipynb #0e043a2a
 def _query_and_value(backbone):
     "What a T5 calls its query and value matrices, or a BART"
-    linear = {name.rsplit('.', 1)[-1] for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear)}
+    linear = [name for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear)]
+    linear = {name.rsplit('.', 1)[-1] for name in linear}
     for pair in (['q', 'v'], ['q_proj', 'v_proj']):
         if linear.issuperset(pair): return pair
     raise ValueError(f'LoRA: expected linear layers q and v (T5) or q_proj and v_proj (BART), '
@@ -65,8 +67,9 @@ class Bottleneck(nn.Module):
         z = F.gelu(self.down(y.float()))
         return self.up(z).to(y.dtype)
 
-# %% ../../nbs/42_weights.ipynb #cac5f9fb
-_SUBLAYERS = '.SelfAttention', '.DenseReluDense', '.self_attn', '.fc2' # where a T5 (first two) or a BART ends one, cross-attention left out
+# %% ../../nbs/42_weights.ipynb #9cf3ed88
+# Where a T5 (first two) or a BART ends a sublayer, cross-attention left out
+_SUBLAYERS = '.SelfAttention', '.DenseReluDense', '.self_attn', '.fc2'
 
 def _append(module, args, out):
     if not isinstance(out, tuple): return out + module.adapter(out)
@@ -75,7 +78,7 @@ def _append(module, args, out):
 
 # %% ../../nbs/42_weights.ipynb #c018
 class Adapters(WeightMethod):
-    "A bottleneck after every self-attention and feed-forward sublayer, and all layer norms (Houlsby et al. 2019)"
+    "A bottleneck after each self-attention and feed-forward, and all layer norms (Houlsby et al. 2019)"
     def __init__(self,
         backbone:Backbone, # Left untouched
         lr:float=0., # Learning rate; 0 for the usual one
@@ -115,7 +118,7 @@ def _bias(module):
 
 # %% ../../nbs/42_weights.ipynb #c021
 class BitFit(WeightMethod):
-    "The biases of every linear layer and layer norm, added at zero where there are none (Ben Zaken et al. 2021)"
+    "Biases of linear layers and layer norms, added where there are none (Ben Zaken et al. 2021)"
     def __init__(self,
         backbone:Backbone, # Left untouched
         lr:float=0., # Learning rate; 0 for the usual one

@@ -1,0 +1,50 @@
+"Commands: one sentence for what a user can mend, and Ctrl-C at any moment"
+import json, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+from bayes_prompt.cli import bp_fetch, bp_run, demo_configs
+from bayes_prompt.config import make_config
+from bayes_prompt.options import methods
+
+@pytest.mark.parametrize('words, said', [
+    (['target=moovie'], "nearest is 'movie'"), (['sede=1'], "nearest is 'seed'"), (['k=1000000'], 'ask for at most'), (['length=5000'], 'shorter prompt'), (['m=0'], 'at least 1'), (['backbone=minni'], "nearest is 'mini'"),
+    (['prior=meen'], "nearest is 'mean'"), (['kappa=9'], 'number of source tasks'), (['backbone=tiny-t5', 'length=100000'], 'shorter prompt'), (['kernel=rbff'], "nearest is 'rbf'"), (['seed=-1'], 'at least 0'), (['lr=inf'], 'finite'),
+    (['sources=nyt,nyt'], 'different tasks'), (['device=cudda'], 'cudda'), (['device=cuda'], 'cuda'), (['max_src=3'], 'at least 8 tokens'), (['data_dir=/nowhere'], 'no folder'), (['none.json'], 'no configuration file'), (['--log', 'cvs'], "nearest is 'csv'")])
+def test_bad_input_is_one_sentence(words, said, tmp_path):
+    with pytest.raises(SystemExit) as e: bp_run(['source_steps=2', 'steps=2', '--out', str(tmp_path), *words] if '.json' not in words[0] else [*words, '--out', str(tmp_path)])
+    assert said in e.value.code and len(e.value.code.splitlines()) == 1   # sys.exit prints it and exits with status 1
+    assert not [p for p in tmp_path.rglob('*') if p.is_file() and p.name != '.lock']
+
+def test_help_lists_every_key_and_method(capsys):
+    with pytest.raises(SystemExit): bp_run(['--help'])
+    text = capsys.readouterr().out
+    from bayes_prompt.config import Config
+    assert all(key in text for key, *_ in Config.described()) and all(m.label in text for m in methods().values())
+
+def test_a_run_from_the_command_line(tmp_path, capsys):
+    bp_run(['backbone=tiny-t5', 'target=spam', 'method=pt', '--out', str(tmp_path), 'steps=2', 'k=2', 'limit=20'])
+    assert json.loads(capsys.readouterr().out)['scores']['n'] == 20 and len(list(tmp_path.glob('spam-pt-s0-*.json'))) == 1
+
+def test_what_is_fetched_is_named(tmp_path, capsys):
+    bp_fetch(['movie', '--data-dir', str(tmp_path)])
+    assert 'movie: is in the package' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as e: bp_fetch(['glu', '--data-dir', str(tmp_path)])
+    assert 'glu' in e.value.code
+
+def test_the_demo_is_valid(): assert all(make_config(c) for c in demo_configs()) and len(demo_configs()) == 18 and len(demo_configs([7], lr=.1)) == 6
+
+def test_ctrl_c_says_what_is_kept_and_goes_on(tmp_path):
+    args = [Path(sys.executable).with_name('bp_demo'), '--quick', '--backbone', 'tiny-t5', '--out', str(tmp_path)]
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background of a script inherits that it is ignored
+    p = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    while not list(tmp_path.glob('*.json')):
+        assert p.poll() is None, p.stderr.read()
+        time.sleep(.05)
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and 'kept' in err and 'the same command goes on' in err and 'Traceback' not in err
+    kept = {f.name: f.stat().st_mtime_ns for f in tmp_path.glob('*.json')}
+    r = subprocess.run(args, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    assert all((tmp_path/f).stat().st_mtime_ns == t for f, t in kept.items()) and len(list(tmp_path.glob('*.json'))) == 6
+    assert 'bmtpt' in (tmp_path/'table.txt').read_text() and (tmp_path/'figure.png').stat().st_size > 5000

@@ -1,0 +1,30 @@
+"Loggers write what was logged; the optional ones are tested where their package is installed"
+import csv, importlib.util
+import pytest
+from bayes_prompt.callbacks import Checkpoint
+from bayes_prompt.loggers import LOGGERS, loggers_of
+from bayes_prompt.train import fit
+from test_callbacks import Kill, Noisy
+from test_train import nothing
+
+def rows(f): return list(csv.DictReader(f.open()))
+
+def test_csv_has_every_step_once_after_a_kill(tiny, tmp_path):
+    log = loggers_of(['csv'], tmp_path)
+    with pytest.raises(KeyboardInterrupt): fit(Noisy(tiny), nothing, 9, callbacks=[*log('a b'), Checkpoint(tmp_path/'s', 5), Kill(7)])
+    history = fit(Noisy(tiny), nothing, 9, callbacks=[*log('a b'), Checkpoint(tmp_path/'s', 5)])
+    got = rows(tmp_path/'a_b.csv')
+    assert [int(r['step']) for r in got] == list(range(1, 10)) and [float(r['loss']) for r in got] == [h['loss'] for h in history]
+
+@pytest.mark.parametrize('name', sorted(LOGGERS.keys() - {'csv'}))
+def test_a_missing_package_is_one_sentence(tiny, tmp_path, name):
+    if importlib.util.find_spec(name): pytest.skip('installed')
+    with pytest.raises(ValueError, match=f'pip install {name}'): fit(Noisy(tiny), nothing, 2, callbacks=loggers_of([name], tmp_path)('x'))
+
+def test_tensorboard_reads_it_back(tiny, tmp_path):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    history = fit(Noisy(tiny), nothing, 4, callbacks=loggers_of(['tensorboard'], tmp_path)('x'))
+    events = EventAccumulator(str(tmp_path/'x'))
+    events.Reload()
+    assert [s.value for s in events.Scalars('loss')] == pytest.approx([h['loss'] for h in history])

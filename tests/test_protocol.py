@@ -1,0 +1,117 @@
+"What every method is given: data, stages that belong to their data and weights, one ledger"
+import json, shutil
+from pathlib import Path
+import pytest, torch
+import bayes_prompt
+from bayes_prompt import protocol
+from bayes_prompt.config import make_config
+from bayes_prompt.options import METHODS, method
+from bayes_prompt.protocol import Context, data_fingerprint, weights_fingerprint
+from bayes_prompt.run import method_of, run
+from bayes_prompt.source import SourceSVGD
+from conftest import SMALL
+
+ASSETS = Path(bayes_prompt.__path__[0])/'assets'
+
+def context(tmp_path, **changes): return Context(make_config(SMALL, **changes), tmp_path, progress=False)
+
+def copied(tmp_path, *tasks):
+    "The package's data of some tasks, as a folder of the user's"
+    data = tmp_path/'data'
+    data.mkdir(exist_ok=True)
+    for t in tasks: shutil.copy(ASSETS/'mini'/f'{t}.parquet', data)
+    return data
+
+def halved(file):
+    import pyarrow.parquet as pq
+    t = pq.read_table(file)
+    pq.write_table(t.slice(len(t)//2), file)
+
+def test_other_source_data_under_the_same_names_is_another_posterior(tmp_path):
+    data = copied(tmp_path, 'amazon', 'nyt', 'movie')
+    a = context(tmp_path, data_dir=str(data)).posterior(2)
+    halved(data/'amazon.parquet')
+    b = context(tmp_path, data_dir=str(data)).posterior(2)
+    assert a.history != b.history and len(list((tmp_path/'sources').iterdir())) == 2
+
+def test_equal_files_elsewhere_are_the_same_data(tmp_path):
+    c = make_config(SMALL)
+    here = make_config(SMALL, data_dir=str(copied(tmp_path, 'amazon', 'nyt', 'movie')))
+    assert data_fingerprint(c, ['movie']) == data_fingerprint(here, ['movie']) != data_fingerprint(c, ['amazon'])
+
+def test_weights_have_a_fingerprint_by_content(tmp_path):
+    for name in ('a', 'b'): shutil.copytree(ASSETS/'mini_backbone', tmp_path/name)
+    a = weights_fingerprint(str(tmp_path/'a'))
+    assert a == weights_fingerprint(str(tmp_path/'b')) == weights_fingerprint('mini') and weights_fingerprint('no/such-model') == ''
+    file = tmp_path/'b'/'model.safetensors'
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert weights_fingerprint(str(tmp_path/'b')) != a
+
+@pytest.mark.parametrize('change', [{'source.lr': .1}, {'source.svgd.kernel': 'imq'}, {'source.seed': 1}, dict(length=5), dict(beta=2.), dict(style='attempt'), dict(add_prefix=False), dict(max_src=30), dict(sources=['amazon'])], ids=str)
+def test_a_stage_is_named_by_all_its_settings(change, tmp_path):
+    context(tmp_path).posterior(2)
+    context(tmp_path, **change).posterior(2)
+    assert len(list((tmp_path/'sources').iterdir())) == 2
+
+def test_what_the_target_does_leaves_the_stage(tmp_path):
+    context(tmp_path).posterior(2)
+    for change in (dict(seed=1), dict(lr=.5), dict(steps=9), dict(prior='none'), dict(method='average'), dict(target='spam')): context(tmp_path, **change).posterior(2)
+    assert len(list((tmp_path/'sources').iterdir())) == 1
+
+def test_a_methods_own_option_names_its_own_stage_only(tmp_path):
+    for d in (0., .5, 1.): method_of(make_config(SMALL, method='mpt', distill=d))(context(tmp_path, method='mpt', distill=d))
+    assert len(list((tmp_path/'sources').glob('*/posterior.safetensors'))) == 3 + 1   # three of MPT, one of the teachers
+
+def test_sources_are_refused_to_who_did_not_declare_them(tmp_path):
+    @method('greedy', label='Greedy', sources=False, trains='prompt', order=99)
+    def greedy(ctx): return ctx.adapt(ctx.posterior(1).mean)
+    try:
+        with pytest.raises(ValueError, match="'greedy' reads the sources, but was registered with sources=False"): run(SMALL, tmp_path, method='greedy')
+    finally: del METHODS['greedy']
+
+def test_a_damaged_posterior_is_named(tmp_path):
+    context(tmp_path).posterior(2)
+    f = next(tmp_path.glob('sources/*/posterior.safetensors'))
+    f.write_bytes(f.read_bytes()[:100])
+    with pytest.raises(ValueError, match='posterior .* is damaged'): context(tmp_path).posterior(2)
+
+def test_the_ledger(tmp_path):
+    ctx = context(tmp_path)
+    ctx.posterior(2)
+    l = ctx.ledger
+    assert l.steps == 3 and l.parameters == 2*4*ctx.backbone.width and l.tokens == l.made > 0
+    again = context(tmp_path)
+    again.posterior(2)
+    assert again.ledger.tokens == l.tokens and again.ledger.made == 0   # read, not made
+    again.separate()
+    assert again.ledger.steps == 3 + 2*3
+
+def test_a_killed_stage_counts_all_its_tokens_and_leaves_no_state(tmp_path, monkeypatch):
+    whole = context(tmp_path/'a', source_steps=30)
+    want, plain = whole.posterior(2), SourceSVGD.backward
+    def dies(self, batch, step):
+        if step == 27: raise KeyboardInterrupt
+        return plain(self, batch, step)
+    with monkeypatch.context() as m:
+        m.setattr(SourceSVGD, 'backward', dies)
+        with pytest.raises(KeyboardInterrupt): context(tmp_path/'b', source_steps=30).posterior(2)
+    assert list(tmp_path.glob('b/sources/*/state/*'))
+    resumed = context(tmp_path/'b', source_steps=30)
+    got = resumed.posterior(2)
+    assert torch.equal(want.particles, got.particles) and resumed.ledger.tokens == whole.ledger.tokens and not list(tmp_path.glob('b/sources/*/state'))
+
+@pytest.mark.parametrize('name', ['pt', 'attempt', 'lora', 'adapters', 'hyperformer', 'hyperdecoder'])
+def test_seeds_draw_the_start_of_what_is_trained(name, tmp_path):
+    "Also with all examples and one fixed batch, two seeds are two runs"
+    starts = []
+    for seed in (0, 1):
+        ctx = context(tmp_path, method=name, seed=seed, steps=1)
+        ctx.fit = lambda m, *a, **k: starts.append([p.detach().clone() for p in m.parameters()]) or m
+        method_of(ctx.config)(ctx)
+    assert any(not torch.equal(a, b) for a, b in zip(*starts))
+
+def test_cut_texts_are_counted(tmp_path):
+    ctx = context(tmp_path, max_src=8)
+    assert ctx.cut['movie'] > .5 and context(tmp_path, max_src=200).cut['movie'] == 0
