@@ -7,7 +7,7 @@ from bayes_prompt.config import make_config
 from bayes_prompt.options import methods
 
 @pytest.mark.parametrize('words, said', [
-    (['target=moovie'], "nearest is 'movie'"), (['sede=1'], "nearest is 'seed'"), (['k=1000000'], 'ask for at most'), (['length=5000'], 'shorter prompt'), (['m=0'], 'at least 1'), (['backbone=minni'], "nearest is 'mini'"),
+    (['target=moovie'], "nearest is 'movie'"), (['sede=1'], "nearest is 'seed'"), (['k=1000000'], 'ask for at most'), (['length=5000'], 'shorter prompt'), (['m=0'], 'at least 1'), (['backbone=minni'], "nearest known name is 'mini'"),
     (['prior=meen'], "nearest is 'mean'"), (['kappa=9'], 'number of source tasks'), (['backbone=tiny-t5', 'length=100000'], 'shorter prompt'), (['kernel=rbff'], "nearest is 'rbf'"), (['seed=-1'], 'at least 0'), (['lr=inf'], 'finite'),
     (['sources=nyt,nyt'], 'different tasks'), (['device=cudda'], 'cudda'), (['device=cuda'], 'cuda'), (['max_src=3'], 'at least 8 tokens'), (['data_dir=/nowhere'], 'no folder'), (['none.json'], 'no configuration file'), (['--log', 'cvs'], "nearest is 'csv'")])
 def test_bad_input_is_one_sentence(words, said, tmp_path):
