@@ -6,66 +6,77 @@
 __all__ = ['save_prompt', 'load_prompt', 'to_peft', 'from_peft', 'PromptBank']
 
 # %% ../nbs/56_interchange.ipynb #c004
-import difflib, hashlib, json, os, warnings
+import hashlib, json, warnings
 from dataclasses import replace
 from pathlib import Path
 import torch
 from torch import Tensor
 from .backbone import Backbone
 from .engine import PerExample, generate, label_scores
-from .prompt import encode
+from .options import unknown
+from .prompt import encode, label_ids
+from .store import Damaged, load_tensors, save_tensors, write
 
-# %% ../nbs/56_interchange.ipynb #c012
-def _write(path, data):
-    "Write bytes completely or not at all"
-    part = path.with_name(path.name + '.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as e:
-        try: part.unlink(missing_ok=True)
-        except OSError: pass
-        raise OSError(f'could not write {path}: {e.strerror or e}; what was there before is untouched') from None
-
+# %% ../nbs/56_interchange.ipynb #15043c32
 def _checked(prompt, backbone=None, what='the prompt'):
     "The prompt as a plain matrix; `ValueError` when it is none, or not of the backbone's width"
-    if not torch.is_tensor(prompt) or prompt.dim() != 2 or not prompt.numel(): raise ValueError(f'{what}: expected one matrix [P, H], got {tuple(prompt.shape) if torch.is_tensor(prompt) else type(prompt).__name__}; give one prompt, or the mean of several')
-    if not prompt.isfinite().all(): raise ValueError(f'{what} holds numbers that are not finite; train it again with a lower learning rate')
-    if isinstance(backbone, Backbone) and prompt.shape[1] != backbone.width: raise ValueError(f'{what} has width {prompt.shape[1]}, expected {backbone.width} for backbone {backbone.name!r}: load the backbone it was trained on')
+    if not torch.is_tensor(prompt) or prompt.dim() != 2 or not prompt.numel():
+        got = tuple(prompt.shape) if torch.is_tensor(prompt) else type(prompt).__name__
+        raise ValueError(f'{what}: expected one matrix [P, H], got {got}; give one prompt, or the mean of several')
+    if not prompt.isfinite().all():
+        raise ValueError(f'{what} holds numbers that are not finite; train it again with a lower learning rate')
+    if isinstance(backbone, Backbone) and prompt.shape[1] != backbone.width:
+        raise ValueError(f'{what} has width {prompt.shape[1]}, expected {backbone.width} for backbone {backbone.name!r}: '
+                         'load the backbone it was trained on')
     return prompt.detach().contiguous()
 
+def _folder(path):
+    try: Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise OSError(f'could not write {path}: {e.strerror or e}; choose another folder') from None
+    return Path(path)
+
+# %% ../nbs/56_interchange.ipynb #03d5791f
 def save_prompt(
     prompt:Tensor, # `[P, H]`
-    path, # Folder; `prompt.safetensors` and `prompt.json` are written
+    path, # Folder; `prompt.safetensors` is written into it
     backbone, # The `Backbone` it belongs to, or its name
     about:dict=None, # What else should be known, as far as JSON can hold it: task, scores, how it was made
 ):
     "Write a prompt; a kill leaves no half-written file"
-    from safetensors.torch import save
-    prompt, path = _checked(prompt, backbone), Path(path)
-    data = save({'prompt': prompt.cpu()})
-    note = dict(backbone=getattr(backbone, 'name', backbone), shape=list(prompt.shape), sha256=hashlib.sha256(data).hexdigest(), about=about or {})
-    try: note = json.dumps(note, indent=1)
-    except (TypeError, ValueError) as e: raise ValueError(f'about: expected numbers, texts, lists and dicts, which JSON can hold: {e}') from None
-    _write(path/'prompt.safetensors', data)
-    _write(path/'prompt.json', note.encode())
+    prompt, name = _checked(prompt, backbone), getattr(backbone, 'name', backbone)
+    try: json.dumps(about)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f'about: expected numbers, texts, lists and dicts, which JSON can hold: {e}') from None
+    path = _folder(path)
+    save_tensors(path/'prompt.safetensors', {'prompt': prompt}, dict(backbone=name, shape=list(prompt.shape), about=about or {}))
+    (path/'prompt.json').unlink(missing_ok=True) # of an older version, about the prompt that was there
 
+# %% ../nbs/56_interchange.ipynb #8c666ead
+def _two_files(path):
+    "Prompt and note as version 0.1 wrote them"
+    from safetensors.torch import load
+    try:
+        data, note = (path/'prompt.safetensors').read_bytes(), json.loads((path/'prompt.json').read_text())
+        if note['sha256'] != hashlib.sha256(data).hexdigest(): raise ValueError('the digest is another')
+        return load(data), note
+    except Exception: # whatever a damaged file provokes in json or safetensors
+        raise Damaged(f'the prompt in {path} is cut off, or its two files are not of one saving: save it again') from None
+
+# %% ../nbs/56_interchange.ipynb #28bddb0b
 def load_prompt(
     path, # Folder that `save_prompt` wrote
     backbone=None, # The `Backbone` it is for, or its name; any if None
 )->tuple: # The prompt `[P, H]`, on the backbone's device, and `about`
     "Read a prompt; `ValueError` when it is another backbone's, or not whole"
-    from safetensors.torch import load
-    path = Path(path)
-    try: data, note = (path/'prompt.safetensors').read_bytes(), (path/'prompt.json').read_text()
-    except OSError: raise ValueError(f'no prompt in {path}: expected prompt.safetensors and prompt.json, as save_prompt writes them') from None
-    try: note = json.loads(note)
-    except ValueError: note = {}
-    if note.get('sha256') != hashlib.sha256(data).hexdigest(): raise ValueError(f'the prompt in {path} is cut off, or its two files are not of one saving: save it again')
-    name = getattr(backbone, 'name', backbone)
-    if name is not None and name != note['backbone']: raise ValueError(f'the prompt in {path} belongs to backbone {note["backbone"]!r}, got {name!r}: prompts do not transfer between backbones (two names of one model: load it without a backbone)')
-    prompt = _checked(load(data)['prompt'], backbone, f'the prompt in {path}')
+    path, name = Path(path), getattr(backbone, 'name', backbone)
+    if not (path/'prompt.safetensors').is_file(): raise ValueError(f'no prompt in {path}: expected prompt.safetensors, as save_prompt writes it')
+    old = (path/'prompt.json').exists()
+    tensors, note = _two_files(path) if old else load_tensors(path/'prompt.safetensors', what='prompt')
+    if not {'backbone', 'about'} <= note.keys() or 'prompt' not in tensors: raise ValueError(f'{path/"prompt.safetensors"} is no prompt: expected one that save_prompt wrote')
+    if name not in (None, note['backbone']):
+        raise ValueError(f'the prompt in {path} belongs to backbone {note["backbone"]!r}, got {name!r}: prompts do not transfer '
+                         'between backbones (two names of one model: load it without a backbone)')
+    prompt = _checked(tensors['prompt'], backbone, f'the prompt in {path}')
     return prompt.to(getattr(backbone, 'device', 'cpu')), note['about']
 
 # %% ../nbs/56_interchange.ipynb #c015
@@ -77,37 +88,61 @@ def to_peft(
     "Write `adapter_model.safetensors` and `adapter_config.json`, which `PeftModel.from_pretrained` loads"
     from peft import PromptTuningConfig
     from safetensors.torch import save
-    prompt, path = _checked(prompt, backbone), Path(path)
-    config = PromptTuningConfig(task_type='SEQ_2_SEQ_LM', inference_mode=True, num_virtual_tokens=len(prompt), token_dim=prompt.shape[1], num_transformer_submodules=1,
-                                base_model_name_or_path=backbone.model.name_or_path or backbone.name)
-    _write(path/'adapter_model.safetensors', save({'prompt_embeddings': prompt.float().cpu()}))
-    _write(path/'adapter_config.json', json.dumps(config.to_dict(), indent=2, sort_keys=True, default=list).encode())
+    prompt, path = _checked(prompt, backbone), _folder(path)
+    config = PromptTuningConfig(
+        task_type='SEQ_2_SEQ_LM', inference_mode=True, num_virtual_tokens=len(prompt), token_dim=prompt.shape[1],
+        num_transformer_submodules=1, base_model_name_or_path=backbone.model.name_or_path or backbone.name)
+    write(path/'adapter_model.safetensors', save({'prompt_embeddings': prompt.float().cpu()}))
+    write(path/'adapter_config.json', json.dumps(config.to_dict(), indent=2, sort_keys=True, default=list))
 
 # %% ../nbs/56_interchange.ipynb #c018
+def _adapter(path):
+    "Configuration and weights of an adapter, and the kind it is"
+    from safetensors.torch import load_file
+    files = path/'adapter_config.json', path/'adapter_model.safetensors'
+    if not all(f.is_file() for f in files):
+        raise ValueError(f'no adapter in {path}: expected adapter_config.json and adapter_model.safetensors, as PEFT saves them')
+    try:
+        config, weights = json.loads(files[0].read_text()), load_file(files[1])
+        kind, task = config['peft_type'], config.get('task_type')
+    except Exception as e: # whatever a damaged file provokes in json or safetensors
+        raise ValueError(f'the adapter in {path} cannot be read, it may be cut off: save it again ({e})') from None
+    if kind not in ('PROMPT_TUNING', 'MULTITASK_PROMPT_TUNING') or task != 'SEQ_2_SEQ_LM':
+        raise ValueError(f'expected prompt tuning or multitask prompt tuning of an encoder–decoder (SEQ_2_SEQ_LM), got {kind} ({task}) '
+                         f'in {path}: only those are one prompt in front of the encoder')
+    needed = ['prompt_embeddings', *['prefix_task_cols', 'prefix_task_rows']*(kind != 'PROMPT_TUNING')]
+    if lacks := [k for k in needed if k not in weights]:
+        raise ValueError(f'the adapter in {path} lacks the weights {lacks[0]!r}: save it again')
+    return config, weights, kind
+
+def _product(weights, n, task, path):
+    "The prompt of a task in multitask prompt tuning"
+    u, v = weights['prefix_task_cols'], weights['prefix_task_rows'] # [K, P, R], [K, R, H]
+    if not 0 <= task < len(u): raise ValueError(f'the adapter in {path} has tasks 0 to {len(u)-1}, got {task}')
+    if u.shape[1] > n:
+        warnings.warn(f'the adapter in {path} was trained with a second prompt in the decoder, which PEFT leaves out '
+                      'when it generates, and so does this import')
+    return (u[task] @ v[task])[:n]
+
+# %% ../nbs/56_interchange.ipynb #6c6ee65b
 def from_peft(
     path, # Folder of an adapter that PEFT saved
     backbone:Backbone, # The model it was trained on
     task:int=0, # Which task's prompt, of multitask prompt tuning
 )->Tensor: # `[P, H]`, on the backbone's device
     "The encoder's prompt of a PEFT adapter; `ValueError` when it is of another kind or width"
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     path = Path(path)
+    config, weights, kind = _adapter(path)
+    n = config.get('num_virtual_tokens')
     try:
-        c, w = json.loads((path/'adapter_config.json').read_text()), load_file(path/'adapter_model.safetensors')
-        kind, n = c['peft_type'], c.get('num_virtual_tokens')
-    except OSError: raise ValueError(f'no adapter in {path}: expected adapter_config.json and adapter_model.safetensors, as PEFT saves them') from None
-    except (ValueError, KeyError, SafetensorError) as e: raise ValueError(f'the adapter in {path} cannot be read, it may be cut off: save it again ({e})') from None
-    if kind not in ('PROMPT_TUNING', 'MULTITASK_PROMPT_TUNING') or c.get('task_type') != 'SEQ_2_SEQ_LM':
-        raise ValueError(f'expected prompt tuning or multitask prompt tuning of an encoder–decoder (SEQ_2_SEQ_LM), got {kind} ({c.get("task_type")}) in {path}: only those are one prompt in front of the encoder')
-    prompt = w['prompt_embeddings'][:n]
-    if kind == 'MULTITASK_PROMPT_TUNING':
-        u, v = w['prefix_task_cols'], w['prefix_task_rows'] # [K, P, R], [K, R, H]
-        if not 0 <= task < len(u): raise ValueError(f'the adapter in {path} has tasks 0 to {len(u)-1}, got {task}')
-        if len(u[0]) > n: warnings.warn(f'the adapter in {path} was trained with a second prompt in the decoder, which PEFT leaves out when it generates, and so does this import')
-        prompt = prompt * (u[task] @ v[task])[:n]
-    if (base := c.get('base_model_name_or_path')) and Path(base).name not in {Path(o).name for o in (backbone.name, backbone.model.name_or_path)}:
-        warnings.warn(f'the adapter in {path} was trained on {base!r}, got backbone {backbone.name!r}: a prompt of another model means nothing here')
+        prompt = weights['prompt_embeddings'][:n]
+        if kind == 'MULTITASK_PROMPT_TUNING': prompt = prompt*_product(weights, n, task, path)
+    except (RuntimeError, IndexError, TypeError) as e:
+        raise ValueError(f'the adapter in {path} has weights of shapes that do not fit together: save it again ({e})') from None
+    base, names = config.get('base_model_name_or_path'), (backbone.name, backbone.model.name_or_path)
+    if base and Path(base).name not in {Path(n).name for n in names}:
+        warnings.warn(f'the adapter in {path} was trained on {base!r}, got backbone {backbone.name!r}: '
+                      'a prompt of another model means nothing here')
     return _checked(prompt.float(), backbone, f'the prompt in {path}').to(backbone.device)
 
 # %% ../nbs/56_interchange.ipynb #c025
@@ -119,11 +154,17 @@ class PromptBank:
         choices:dict, # Task -> its verbalised labels, or () where free text is generated
     ):
         if not prompts: raise ValueError('expected the prompt of at least one task, got none')
-        if odd := prompts.keys() ^ choices.keys(): raise ValueError(f'expected a prompt and choices for every task, got only one of them for {sorted(odd)[0]!r}; free text has the choices ()')
-        if text := [t for t, c in choices.items() if isinstance(c, str)]: raise ValueError(f'choices of {text[0]!r}: expected several labels, got the text {choices[text[0]]!r}; for one label write a list of it')
+        if odd := prompts.keys() ^ choices.keys():
+            raise ValueError(f'expected a prompt and choices for every task, got only one of them for {sorted(odd)[0]!r}; free text has the choices ()')
+        for task, labels in choices.items():
+            if isinstance(labels, str):
+                raise ValueError(f'choices of {task!r}: expected several labels, got the text {labels!r}; for one label write a list of it')
+            label_ids(backbone, labels, distinct=True)
         self.backbone, self.choices = backbone, {t: tuple(c) for t, c in choices.items()}
         self.prompts = {t: _checked(p, backbone, f'the prompt of task {t!r}').to(backbone.device) for t, p in prompts.items()}
+
     def __repr__(self): return f'PromptBank({", ".join(self.prompts)}; backbone {self.backbone.name!r})'
+
     def predict(self,
         texts, # N texts, as in training: with the task's prefix, if it had one
         tasks, # N names of tasks
@@ -132,19 +173,24 @@ class PromptBank:
     )->list: # N answers as text
         "Answer each text with its own task's prompt"
         if len(texts) != len(tasks): raise ValueError(f'expected one task for each text, got {len(texts)} texts and {len(tasks)} tasks')
-        for t in tasks:
-            if t not in self.prompts: raise ValueError(f'no prompt for task {t!r}; the nearest is {difflib.get_close_matches(str(t), self.prompts, 1, 0)[0]!r}')
         out, alike = [None]*len(texts), {}
-        for i, t in enumerate(tasks): alike.setdefault((len(self.prompts[t]), bool(self.choices[t])), []).append(i)
-        for (length, ranked), idx in alike.items():
-            exs = encode(self.backbone, [(texts[i], '-') for i in idx], max_src, length) # the target is not looked at
-            exs = [replace(e, task=tasks[i]) for e, i in zip(exs, idx)]
-            f = PerExample(lambda x: torch.stack([self.prompts[e.task] for e in x.examples]), length)
-            if ranked:
-                union = list(dict.fromkeys(c for e in exs for c in self.choices[e.task]))
-                own = torch.tensor([[c in self.choices[e.task] for c in union] for e in exs]) # [N, C]
-                best = label_scores(self.backbone, f, exs, union)[0].masked_fill(~own, -torch.inf).argmax(-1)
-                got = [union[j] for j in best.tolist()]
-            else: got = generate(self.backbone, f, exs, max_new_tokens)
-            for i, a in zip(idx, got): out[i] = a
+        for i, t in enumerate(tasks):
+            if t not in self.prompts: raise unknown('prompt for task', t, self.prompts)
+            alike.setdefault((len(self.prompts[t]), bool(self.choices[t])), []).append(i)
+        for (length, ranked), index in alike.items():
+            exs = encode(self.backbone, [(texts[i], '-') for i in index], max_src, length) # the target is not looked at
+            exs = [replace(e, task=tasks[i]) for e, i in zip(exs, index)]
+            prompts = PerExample(lambda inputs: torch.stack([self.prompts[e.task] for e in inputs.examples]), length)
+            got = self._ranked(prompts, exs) if ranked else generate(self.backbone, prompts, exs, max_new_tokens)
+            for i, answer in zip(index, got): out[i] = answer
         return out
+
+    def _ranked(self, prompts, examples):
+        "The best label of each example's task"
+        choices = [self.choices[e.task] for e in examples]
+        union = list(dict.fromkeys(c for cs in choices for c in cs))
+        ids = dict(zip(union, label_ids(self.backbone, union)))
+        words = {i: c for c, i in ids.items()} # labels of two tasks may be the same tokens
+        column = {i: k for k, i in enumerate(words)}
+        scores = label_scores(self.backbone, prompts, examples, list(words.values()))[0].tolist()
+        return [max(cs, key=lambda c: row[column[ids[c]]]) for cs, row in zip(choices, scores)]

@@ -21,12 +21,13 @@ from .options import choose
 # %% ../nbs/13_metrics.ipynb #c006
 @dataclass(frozen=True)
 class Metric:
-    "A score in two steps, of which a resample repeats only the second; call it with gold and predicted texts for the value"
-    split:Callable # (gold, pred, choices, groups) -> rows `[N, ...]` and `score(rows, counts)`, the value if row i occurs counts[i] times
+    """A score in two steps, of which a resample repeats only the second. `split(gold, pred, choices, groups)`
+    gives rows `[N, ...]` and `score(rows, counts)`, the value if row i occurs counts[i] times"""
+    split:Callable # As above: texts to rows, once
     exact:bool = False # Rows are hits, 0 or 1, and the score is their share
     grouped:bool = False # One row per whole group, not per example
-    same:Callable = str # Answers with the same `same` are one answer; None for generation, where most texts are unique
-    tries:Callable = None # (gold, choices) -> answers of which one is the best constant; None for generation
+    same:Callable = str # Answers with the same `same` are one answer; None for generation
+    tries:Callable = None # (gold, choices) -> answers, one the best constant; None for generation
 
     def __call__(self, gold, pred, choices=(), groups=None, sizes=None)->float:
         "The score of predicted texts"
@@ -40,7 +41,8 @@ class Metric:
         "What one answer to everything scores at best"
         if not self.tries: return None, None
         gold, choices = _listed(gold), tuple(map(str, choices))
-        scores = {a: self(gold, [a]*len(gold), choices, groups, sizes) for a in self.tries(gold, choices)}
+        def score(answer): return self(gold, [answer]*len(gold), choices, groups, sizes)
+        scores = {answer: score(answer) for answer in self.tries(gold, choices)}
         best = max(scores, key=scores.get)
         return scores[best], best
 
@@ -55,30 +57,37 @@ def _text(x, i, what):
 def _listed(gold):
     "All acceptable answers of each row"
     lists = [list(g) if isinstance(g, (list, tuple, np.ndarray)) else [g] for g in gold]
+    if [] in lists:
+        i = lists.index([])
+        raise ValueError(f'row {i}: expected at least one gold answer, got none; drop or mend that row')
     return [[_text(a, i, 'gold answer') for a in g] for i, g in enumerate(lists)]
 
 def _check(gold, pred, choices=(), groups=None, sizes=None):
     "Golds as lists, groups as (index of each row's group, which groups are whole)"
     gold, pred = list(gold), list(pred)
     if not gold or len(gold) != len(pred):
-        raise ValueError(f'expected as many answers as gold targets, at least one, got {len(pred)} and {len(gold)}; give one answer per target')
+        raise ValueError('expected as many answers as gold targets, at least one, '
+                         f'got {len(pred)} and {len(gold)}; give one answer per target')
     gold = _listed(gold)
-    if [] in gold: raise ValueError(f'row {gold.index([])}: expected at least one gold answer, got none; drop or mend that row')
     pred = [_text(p, i, 'answer') for i, p in enumerate(pred)]
-    choices = tuple(str(c) for c in choices)
-    return gold, pred, choices, None if groups is None else _check_groups(list(groups), len(pred), sizes)
+    if groups is not None: groups = _check_groups(list(groups), len(pred), sizes)
+    return gold, pred, tuple(map(str, choices)), groups
 
 def _check_groups(groups, n, sizes):
-    if len(groups) != n: raise ValueError(f'expected one group per answer, got {len(groups)} groups and {n} answers; give one id per row')
+    if len(groups) != n:
+        raise ValueError(f'expected one group per answer, got {len(groups)} groups and {n} answers; '
+                         'give one id per row')
     for i, g in enumerate(groups):
-        if g is None or g == '' or g != g: raise ValueError(f'row {i}: expected the id of its group, got the empty {g!r}; give every row its id')
+        if g is not None and g != '' and g == g: continue
+        raise ValueError(f'row {i}: expected the id of its group, got the empty {g!r}; give every row its id')
     have = Counter(groups)
-    for g, k in have.items() if sizes is not None else ():
-        if sizes.get(g, 0) < k:
-            raise ValueError(f'group {g!r}: expected at most {sizes.get(g, 0)} rows as in sizes, got {k}; take sizes from the whole data, before any split')
+    most = have if sizes is None else {g: sizes.get(g, 0) for g in have}
+    for g, k in have.items():
+        if k <= most[g]: continue
+        raise ValueError(f'group {g!r}: expected at most {most[g]} rows as in sizes, got {k}; '
+                         'take sizes from the whole data, before any split')
     index = {g: i for i, g in enumerate(have)}
-    whole = [sizes is None or sizes[g] == k for g, k in have.items()]
-    return np.array([index[g] for g in groups]), np.array(whole)
+    return np.array([index[g] for g in groups]), np.array([most[g] == k for g, k in have.items()])
 
 # %% ../nbs/13_metrics.ipynb #74eade4b
 def _commonest(gold, choices=(), same=str):
@@ -87,7 +96,8 @@ def _commonest(gold, choices=(), same=str):
 
 def _labels_by_share(gold, choices):
     "Every label, the commonest first: of equals it is the constant"
-    return [a for a, _ in Counter(g[0] for g in gold).most_common()] + [c for c in choices if [c] not in gold]
+    have = Counter(g[0] for g in gold)
+    return [a for a, _ in have.most_common()] + [c for c in choices if c not in have]
 
 # %% ../nbs/13_metrics.ipynb #c007
 def exact_interval(
@@ -155,9 +165,12 @@ def _decided(gold, pred, choices):
 
 def _binary(gold, pred, choices):
     "The same, all 0 or 1"
-    known = [c for c in [('0', '1'), ('False', 'True')] if {a for g in gold for a in g} <= {*c}] # their order needs no telling
-    choices = choices or (known or [()])[0]
-    if len(choices) != 2: raise ValueError(f'expected choices=(negative, positive), got {choices}; give two labels, or use macro_f1')
+    known = [('0', '1'), ('False', 'True')] # their order needs no telling
+    fits = [pair for pair in known if all(a in pair for g in gold for a in g)]
+    choices = choices or (fits or [()])[0]
+    if len(choices) != 2:
+        raise ValueError(f'expected choices=(negative, positive), got {choices}; '
+                         'give two labels, or use macro_f1')
     return _decided(gold, pred, choices)
 
 def _classes(codes, f):
@@ -171,8 +184,11 @@ def _matthews_of(g, p, k, w):
     if len({*g[w > 0], *p[w > 0]}) == 1: return 0.
     return matthews_corrcoef(g, p, sample_weight=w)
 
+def _macro_f1_of(g, p, k, w):
+    return f1_score(g, p, sample_weight=w, labels=range(k), average='macro', zero_division=0)
+
 _f1 = _classes(_binary, lambda g, p, k, w: f1_score(g, p, sample_weight=w, zero_division=0))
-_macro_f1 = _classes(_labels, lambda g, p, k, w: f1_score(g, p, sample_weight=w, labels=range(k), average='macro', zero_division=0))
+_macro_f1 = _classes(_labels, _macro_f1_of)
 _matthews = _classes(_decided, _matthews_of)
 
 # %% ../nbs/13_metrics.ipynb #c015
@@ -188,7 +204,9 @@ def _correlation(f):
         return 0. if np.ptp(g) == 0 or np.ptp(p) == 0 else float(f(g, p).statistic)
     def split(gold, pred, choices, groups):
         g = [_number(a[0]) if len(a) == 1 else None for a in gold]
-        if None in g: raise ValueError(f'row {g.index(None)}: expected one number as gold target, got {gold[g.index(None)]}; mend that row')
+        for i, x in enumerate(g):
+            if x is not None: continue
+            raise ValueError(f'row {i}: expected one number as gold target, got {gold[i]}; mend that row')
         low = min(map(float, choices), default=0.) - 1
         p = [low if (v := _number(text)) is None else v for text in pred]
         return np.c_[g, p], score
@@ -197,25 +215,34 @@ def _correlation(f):
 # %% ../nbs/13_metrics.ipynb #c018
 def _groupwise(f, **kw):
     def split(gold, pred, choices, groups):
-        if groups is None: raise ValueError('expected groups, one id per row (for MultiRC the question), got none; give groups=, or use f1a, which needs none')
+        if groups is None:
+            raise ValueError('expected groups, one id per row (for MultiRC the question), got none; '
+                             'give groups=, or use f1a, which needs none')
         g, p, _ = _binary(gold, pred, choices)
         of, whole = groups
-        if not whole.any(): raise ValueError(f'expected whole groups, got {len(whole)} groups that all lack rows; split the data by group, or use f1a')
+        if not whole.any():
+            raise ValueError(f'expected whole groups, got {len(whole)} groups that all lack rows; '
+                             'split the data by group, or use f1a')
         rows = f(g, p, lambda x: np.bincount(of, x))[whole]
         return rows, lambda r, w: _harmonic(np.average(r, axis=0, weights=w))
     return Metric(split, grouped=True, tries=_labels_by_share, **kw)
 
 def _harmonic(x): return len(x)/np.sum(1/x) if x.all() else 0.
 def _share(a, b): return np.divide(a, b, out=np.ones(len(a)), where=b > 0)
-_f1m = _groupwise(lambda g, p, total: np.c_[_share(total(g*p), total(p)), _share(total(g*p), total(g))])
+
+def _precision_recall(g, p, total):
+    right = total(g*p)
+    return np.c_[_share(right, total(p)), _share(right, total(g))]
+
+_f1m = _groupwise(_precision_recall)
 _multirc_em = _groupwise(lambda g, p, total: 1.*(total(g != p) == 0)[:, None], exact=True)
 
 # %% ../nbs/13_metrics.ipynb #c022
 def normalize_answer(
     s:str, # An answer
 )->str: # In lower case, without ASCII punctuation, articles and superfluous spaces
-    """What SQuAD's and ReCoRD's scores compare (Rajpurkar et al. 2016, evaluate-v1.1.py).
-    Gold answers and training targets need the same punctuation padding: `U . S .` gives "u s", but `U.S.` gives "us"."""
+    """What SQuAD's and ReCoRD's scores compare (Rajpurkar et al. 2016, evaluate-v1.1.py). Gold answers and
+    targets need the same punctuation padding: `U . S .` gives "u s", but `U.S.` gives "us"."""
     s = s.lower().translate(str.maketrans('', '', string.punctuation))
     return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', s).split())
 
@@ -228,7 +255,8 @@ def _token_f1(a, b):
 # %% ../nbs/13_metrics.ipynb #9bd96025
 def _best_span(gold, choices=()):
     "The gold answer that has the highest mean token F1 as the answer to everything"
-    bags = [Counter(normalize_answer(a).split()) for g in gold for a in g] # of all answers, row after row
+    answers = [normalize_answer(a) for g in gold for a in g] # row after row
+    bags = [Counter(a.split()) for a in answers]
     starts = np.cumsum([0] + [len(g) for g in gold[:-1]])
     lengths, holders = np.array([b.total() for b in bags]), {}
     for i, bag in enumerate(bags):
@@ -242,13 +270,14 @@ def _best_span(gold, choices=()):
         return np.maximum.reduceat(2*both/np.maximum(lengths + bag.total(), 1), starts).mean()
     def most(answer): return sum(len(holders[token][0]) for token in {*answer.split()})/len(gold)
     best, top = '', 0.
-    for answer in sorted(dict.fromkeys(normalize_answer(a) for g in gold for a in g), key=most, reverse=True):
+    for answer in sorted(dict.fromkeys(answers), key=most, reverse=True):
         if most(answer) <= top: break
         if (f1 := mean_f1(answer)) > top: best, top = answer, f1
     return [best]
 
-_squad_em = _mean(lambda g, p: normalize_answer(p) in map(normalize_answer, g), exact=True, same=normalize_answer,
-                  tries=lambda gold, choices: [_commonest(gold, same=normalize_answer)[0]])
+_squad_em = _mean(
+    lambda g, p: normalize_answer(p) in map(normalize_answer, g), exact=True, same=normalize_answer,
+    tries=lambda gold, choices: [_commonest(gold, same=normalize_answer)[0]])
 _squad_f1 = _mean(lambda g, p: max(_token_f1(a, p) for a in g), same=normalize_answer, tries=_best_span)
 
 # %% ../nbs/13_metrics.ipynb #c026
@@ -256,8 +285,10 @@ def _sacrebleu(name, **kw):
     def split(gold, pred, choices, groups):
         import sacrebleu.metrics
         m = getattr(sacrebleu.metrics, name)(**kw)
-        rows = np.array(m._extract_corpus_statistics(pred, list(zip_longest(*gold)))) # what sacrebleu's own bootstrap resamples; no public name
-        return rows, lambda r, w: min(m._compute_score_from_stats((w @ r).tolist()).score/100, 1.) # rounding
+        # no public names, but what sacrebleu's own bootstrap resamples
+        rows = np.array(m._extract_corpus_statistics(pred, list(zip_longest(*gold))))
+        def score(r, w): return m._compute_score_from_stats((w @ r).tolist()).score
+        return rows, lambda r, w: min(score(r, w)/100, 1.) # rounding
     return Metric(split, same=None)
 
 _UNSPACED = r'\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}'
@@ -276,13 +307,17 @@ def _rouge(gold, pred, choices, groups):
 _rouge_l = Metric(_rouge, same=None)
 
 # %% ../nbs/13_metrics.ipynb #c029
+_accuracy = _mean(lambda g, p: p in g, exact=True, tries=lambda gold, choices: [_commonest(gold)[0]])
+
+# %% ../nbs/13_metrics.ipynb #083f5513
 METRICS = dict( # each takes gold and predicted texts and gives a share or a correlation
-    accuracy = _mean(lambda g, p: p in g, exact=True, tries=lambda gold, choices: [_commonest(gold)[0]]), # the very text of a gold answer
+    accuracy = _accuracy, # the very text of a gold answer
     f1 = _f1, macro_f1 = _macro_f1, matthews = _matthews, # labels
     pearson = _correlation(stats.pearsonr), spearman = _correlation(stats.spearmanr), # numbers
     f1a = _f1, f1m = _f1m, multirc_em = _multirc_em, # options of questions
     squad_em = _squad_em, squad_f1 = _squad_f1, # spans: SQuAD, MRQA, ReCoRD
-    bleu = _sacrebleu('BLEU', tokenize='intl', force=True), chrf = _sacrebleu('CHRF'), rouge_l = _rouge_l, # generated text
+    bleu = _sacrebleu('BLEU', tokenize='intl', force=True), chrf = _sacrebleu('CHRF'), # generated text
+    rouge_l = _rouge_l,
 )
 
 # %% ../nbs/13_metrics.ipynb #c030
@@ -290,25 +325,27 @@ def evaluate_predictions(
     gold, # N target texts; or N lists of acceptable answers or references
     pred, # N answers
     metrics=('accuracy',), # Names from `METRICS`, the headline first
-    choices=(), # The verbalised labels, the positive one second; an answer outside of them is wrong, and counted
+    choices=(), # The verbalised labels, the positive one second; other answers are wrong, and counted
     groups=None, # N ids of what is drawn and scored together (MultiRC: the question)
-    sizes=None, # Group id -> its number of rows in the whole data; `f1m` and `multirc_em` then skip broken groups
+    sizes=None, # Group id -> its rows in the whole data; `f1m` and `multirc_em` then skip broken groups
     every:bool=False, # Also `intervals`, of every metric; else the headline's only
-)->dict: # Scores, n, interval of the headline (exact for shares of independent hits, else bootstrap), constant, majority, collapsed, invalid
-    """Score answers; a share (BLEU and chrF too) lies in [0, 1], a correlation in [-1, 1]. `constant` is what the best constant answer,
-    `constant_label`, gets in the headline metric; `majority` is the share of rows that one answer, `majority_label`, gets right. Both are
-    None for generated text. `ValueError` says which metric, row or group cannot be scored"""
-    table = {m: choose(m, METRICS, 'metric') for m in ([metrics] if isinstance(metrics, str) else metrics)}
-    first = next(iter(table))
-    head = table[first]
+)->dict: # Scores, n, interval of the headline, majority, constant, collapsed, invalid
+    """Score answers; a share (BLEU and chrF too) lies in [0, 1], a correlation in [-1, 1]. The interval is
+    exact for shares of independent hits, else bootstrapped. `majority` is the share of rows that one answer,
+    `majority_label`, gets right; `constant` what the best constant answer, `constant_label`, gets in the
+    headline metric: None for generated text. `ValueError` says which metric, row or group cannot be scored"""
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    table = {m: choose(m, METRICS, 'metric') for m in names}
+    head, first = table[names[0]], names[0]
     texts, answers, labels, whole = args = _check(gold, pred, choices, groups, sizes)
     parts = {m: f.split(*args) for m, f in table.items()}
     out = {m: float(score(rows, np.ones(len(rows), int))) for m, (rows, score) in parts.items()}
     if whole: out['groups'] = int(whole[1].sum())
     intervals = {m: _interval(f, *parts[m], whole) for m, f in table.items() if every or m == first}
     if every: out['intervals'] = intervals
-    return out | dict(n=len(texts), interval=intervals[first]) | _reference(head, texts, labels, groups, sizes) | dict(
-        collapsed=len({*map(head.same or str, answers)}) == 1, invalid=sum(p not in labels for p in answers) if labels else 0)
+    out |= dict(n=len(texts), interval=intervals[first], **_reference(head, texts, labels, groups, sizes))
+    invalid = sum(p not in labels for p in answers) if labels else 0
+    return out | dict(collapsed=len({*map(head.same or str, answers)}) == 1, invalid=invalid)
 
 def _interval(f, rows, score, whole):
     if f.exact and (whole is None or f.grouped): return exact_interval(rows.sum(), len(rows))
@@ -318,7 +355,8 @@ def _reference(f, gold, choices, groups, sizes):
     "What answers are compared with that do not look at the input"
     label, top = _commonest(gold, same=f.same) if f.same else (None, None)
     constant, answer = f.constant(gold, choices, groups, sizes)
-    return dict(majority=top and top/len(gold), majority_label=label, constant=constant, constant_label=answer)
+    majority = dict(majority=top and top/len(gold), majority_label=label)
+    return majority | dict(constant=constant, constant_label=answer)
 
 # %% ../nbs/13_metrics.ipynb #c042
 def calibration(

@@ -260,13 +260,13 @@ def fit(self:Context,
     self.history += tune(method, self.train, c.target, c.seed, steps, heard, key=fingerprint(self.name, self.train))
     return method
 
-# %% ../nbs/51_protocol.ipynb #3d8cdf8e
+# %% ../nbs/51_protocol.ipynb #c2846b18
 @patch
 def adapt(self:Context,
     start, # A `SourcePosterior`, or a prompt `[P, H]`
 ): # The trained method
     "BMTPT from a posterior, prompt tuning from a prompt"
-    return self.fit(target_method(self.backbone, start, self.config.target, self.tasks))
+    return self.fit(target_method(self.backbone, start, self.config.target, self.train))
 
 # %% ../nbs/51_protocol.ipynb #24866481
 @patch

@@ -58,7 +58,9 @@ class Target(Options):
     lr_weights:float = option(0., "Learning rate where weights of the model are trained; 0 for the method's usual one", least=0)
     optimizer:str = option('adam', 'Optimiser', choices='train:OPTIMIZERS')
     prior:str = option('mean', 'What the source particles make of themselves', choices='target:PRIORS')
-    sigma:float = option(16., 'Width of the prior, in the units of the embeddings', above=0)
+    sigma:float = option(16., 'Width of the prior', above=0)
+    unit:str = option('one', 'What sigma is measured in: one, the embeddings\' RMS, or the particles\' spread', choices=('one', 'embeddings', 'particles'))
+    evidence:object = option('one', 'What the mean loss counts beside the prior: one (as published), examples, tokens, or a number', choices=('one', 'examples', 'tokens'), other=True)
     full:bool = option(True, 'Train the full matrix of the decomposed prompt')
     low:bool = option(True, 'Train its vectors u and v')
     judge_every:int = option(0, 'Steps between two scores of the validation part, the best parameters are kept; 0 for no early stopping', least=0)
@@ -67,6 +69,9 @@ class Target(Options):
     def check(self):
         if self.task in self.others or len(set(self.others)) < len(self.others):
             raise ValueError(f'target.others: expected further tasks beside {self.task!r}, each once, got {list(self.others)}')
+        number = isinstance(self.evidence, (int, float)) and not isinstance(self.evidence, bool)
+        if not isinstance(self.evidence, str) and not (number and 0 < self.evidence < float('inf')):
+            raise ValueError(f'target.evidence: expected one, examples, tokens or a number above 0, got {self.evidence!r}')
         if not (self.full or self.low): raise ValueError('target.full and target.low are both false: expected something to train')
 
 # %% ../nbs/01_settings.ipynb #2bede768

@@ -11,7 +11,7 @@ import json, math, re, string
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from numbers import Integral
+from numbers import Real
 from pathlib import Path
 import numpy as np, regex
 from fastcore.basics import patch
@@ -36,7 +36,8 @@ def _filled(template, columns):
         if m[1] is None: return m[0][0] # a doubled brace is text
         column = _column(m[1], columns)
         try: return format(columns[column], m[1][len(column)+1:])
-        except (ValueError, TypeError) as e: raise ValueError(f'{m[0]} does not fit {_short(columns[column])}: {e}') from None
+        except (ValueError, TypeError) as e:
+            raise ValueError(f'{m[0]} does not fit {_short(columns[column])}: {e}') from None
     return _SLOT.sub(value, template)
 
 def _short(x):
@@ -53,22 +54,23 @@ class Task(Options):
     "One row of the table of tasks"
     name:str = option('', 'Name of the task and of its files: the heading in a file of tasks')
     fields:tuple = option((), 'Columns, shown as "column: text"; or a template')
-    labels:tuple = option((), "Label words in the order of their digits, or a table from the data's labels to words", other=True)
+    labels:tuple = option((), "Label words in the order of digits, or a table from data to words", other=True)
     template:str = option('', 'The text, with columns in braces')
     attempt:str = option('', 'The same with digits, if it is another')
     t5:str = option('', 'The same with label words, if it is another')
-    prefix:str = option('{name}', "What T5's texts begin with: {name} is the task's, other braces are columns")
+    prefix:str = option('{name}', "What T5's texts begin with: {name} is the task's, others are columns")
     label:str = option('label', 'Column of the label; for free text it may hold a list of answers')
-    grid:tuple = option((), 'Numbers: lowest, highest and step of the answers; and the step with digits, if it is another', other=True)
-    metric:str = option('', 'Headline; accuracy for labels, pearson for numbers, else squad_f1', choices='metrics:METRICS')
+    grid:tuple = option((), 'Numbers: lowest, highest, step, and the step with digits if another', other=True)
+    metric:str = option('', 'Headline; or accuracy for labels, pearson for numbers, else squad_f1',
+                        choices='metrics:METRICS')
     metrics:tuple = option((), 'Further metrics')
     prepare:str = option('as_is', 'What is done to a row first', choices='tasks:PREPARE')
     free:tuple = option((), 'Styles in which the answer is free text although there are labels')
     reader:str = option('as_is', 'What turns such an answer into a label', choices='tasks:READERS')
     raw:tuple = option((), 'The labels as the data has them, if `labels` is no table')
-    split:str = option('own', 'How parts of the Hub are cut, see the page on data', choices=('own', 'small', 'large'))
+    split:str = option('own', 'How parts of the Hub are cut', choices=('own', 'small', 'large'))
     hub:str = option('', 'Hugging Face id, unless the data is local')
-    config:str = option('default', 'Its configuration; + joins several, [name] takes the rows of a subset')
+    config:str = option('default', 'Its configuration; + joins several, [name] takes a subset')
     parts:tuple = option((), "The Hub's parts behind train, validation and test; + joins several")
     suite:str = option('own', 'The group that it belongs to')
     about:str = option('', 'One line on what is asked')
@@ -87,69 +89,82 @@ class Task(Options):
         super().__post_init__()
 
     def check(self):
-        for check in (_check_names, _check_templates, _check_labels, _check_grid): check(self)
+        "What concerns several keys at once"
+        for check in _CHECKS: check(self)
 
-    @property
-    def hub_parts(self)->tuple:
-        "The Hub's parts that are read"
-        return self.parts or ('train', 'validation', 'test')[:3 if self.split == 'own' else 2]
+# %% ../nbs/10_tasks.ipynb #a0a3260a
+@patch(as_prop=True)
+def hub_parts(self:Task)->tuple:
+    "The Hub's parts that are read"
+    return self.parts or ('train', 'validation', 'test')[:3 if self.split == 'own' else 2]
 
-    @property
-    def read(self)->callable: # (answer, target) -> label; None where answers are labels
-        "What turns an answer in free text into a label"
-        return READERS[self.reader]
-
-    def shown(self,
-        style:str, # "t5" or "attempt"
-    )->str: # Empty where `fields` are shown
-        "The template of a style"
-        return getattr(self, style) or self.template
+# %% ../nbs/10_tasks.ipynb #3517939a
+@patch
+def shown(self:Task,
+    style:str, # "t5" or "attempt"
+)->str: # Empty where `fields` are shown
+    "The template of a style"
+    return getattr(self, style) or self.template
 
 # %% ../nbs/10_tasks.ipynb #8e1cfff6
 def _words(value):
-    listed = isinstance(value, (list, tuple))
-    if listed and all(isinstance(w, (str, int, float)) and not isinstance(w, bool) for w in value): return tuple(map(str, value))
+    "Label words as texts"
+    words = value if isinstance(value, (list, tuple)) else [value]
+    odd = [w for w in words if isinstance(w, bool) or not isinstance(w, (str, int, float))]
+    if words is value and not odd: return tuple(map(str, words))
     raise ValueError(f'labels: expected a list of words, or a table of them, got {_short(value)}')
 
 def _numbers(value):
-    numbers = isinstance(value, (list, tuple)) and not any(isinstance(v, (str, bool)) for v in value)
-    try: return tuple(map(float, value if numbers else [None]))
+    "A grid as floats"
+    try:
+        if isinstance(value, str) or any(isinstance(v, (str, bool)) for v in value): raise TypeError
+        return tuple(map(float, value))
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f'grid: expected lowest, highest and step, got {_short(value)}') from None
 
 def _check_names(task):
     if not re.fullmatch(r'\w[\w.-]*', task.name):
         raise ValueError(f'name: expected letters, digits, _, . and -, as it names files, got {task.name!r}')
-    if task.parts and (len(task.parts) != (3 if task.split == 'own' else 2) or not all(re.fullmatch(r'\w[\w.+-]*', p) for p in task.parts)):
-        raise ValueError(f'parts: expected names, two for the split "small" or "large" and else three, got {list(task.parts)}')
-    if not task.hub and (task.parts or task.split != 'own'):
-        raise ValueError('split and parts are about data of the Hub: expected hub = "…" too; local data has a column `split`')
+    metrics = names('metrics:METRICS')
     for metric in task.metrics:
-        if metric not in names('metrics:METRICS'): raise unknown('metric', metric, names('metrics:METRICS'))
+        if metric not in metrics: raise unknown('metric', metric, metrics)
     for style in task.free:
         if style not in STYLES: raise unknown('style', style, STYLES)
+
+def _check_hub(task):
+    n, good = 3 if task.split == 'own' else 2, [re.fullmatch(r'\w[\w.+-]*', p) for p in task.parts]
+    if task.parts and not (len(good) == n and all(good)):
+        raise ValueError(f'parts: expected {n} names for the split {task.split!r}, got {list(task.parts)}')
+    if not task.hub and (task.parts or task.split != 'own'):
+        raise ValueError('split and parts: expected hub = "…" too, whose data they are about; '
+                         'local data has a column `split`')
 
 def _check_templates(task):
     templates = [t for t in (task.template, task.attempt, task.t5) if t]
     if bool(task.fields) == bool(templates) or templates and not all(map(task.shown, STYLES)):
         raise ValueError('expected fields = ["column", …] or template = "… {column} …", one of them')
     for t in (*templates, task.prefix):
-        if re.search(r'[{}]', _SLOT.sub('', t)): raise ValueError(f'template: write a brace that is text as {{{{ or }}}}, got {t!r}')
+        if re.search(r'[{}]', _SLOT.sub('', t)):
+            raise ValueError(f'template: write a brace that is text as {{{{ or }}}}, got {t!r}')
         if '' in _slots(t) or t in templates and not _slots(t):
             raise ValueError(f'template: expected columns in braces, as {{review}}, got {t!r}')
         if any(re.search(r'\d{4}', s.partition(':')[2]) for s in _slots(t)):
             raise ValueError(f'template: expected a format of at most 999 signs, got {t!r}')
-    slots = [s for t in templates for s in _slots(t)] + [s for s in _slots(task.prefix) if s != 'name']
+
+def _check_leaks(task):
+    slots = [s for t in (task.template, task.attempt, task.t5) for s in _slots(t)]
+    slots += [s for s in _slots(task.prefix) if s != 'name']
     if task.label in {*task.fields, *slots, *(s.partition(':')[0] for s in slots)}:
-        raise ValueError(f'expected a text without the answer, but it shows {task.label!r}, the column of the label: take that out')
+        raise ValueError(f'expected a text without the answer, but it shows {task.label!r}, '
+                         'the column of the label: take that out')
 
 def _check_labels(task):
     words = [' '.join(w.split()) for w in task.labels]
     if len(words) == 1 or len({*words}) < len(words) or '' in words:
         raise ValueError(f'labels: expected two or more different words, got {list(task.labels)}')
-    if words and max(map(len, words)) > 200: raise ValueError('labels: expected words of at most 200 signs')
+    if any(len(w) > 200 for w in words): raise ValueError('labels: expected words of at most 200 signs')
     if task.raw and (len({*task.raw}) < len(task.raw) or len(task.raw) != len(words)):
-        raise ValueError(f'raw: expected the label of the data for each of {list(task.labels)}, got {list(task.raw)}')
+        raise ValueError(f'raw: expected a label for each of {list(task.labels)}, got {list(task.raw)}')
 
 def _check_grid(task):
     if not task.grid: return
@@ -158,8 +173,10 @@ def _check_grid(task):
         raise ValueError(f'grid: expected lowest, highest and step, and no labels, got {list(task.grid)}')
     for step in steps:
         n = (hi-lo)/step
-        if n > 1000 or abs(n - round(n)) > 1e-6:
-            raise ValueError(f'grid: expected a step that divides {lo} to {hi} into at most 1000 parts, got {step}')
+        if n <= 1000 and abs(n - round(n)) < 1e-6: continue
+        raise ValueError(f'grid: expected a step that divides {lo} to {hi} into at most 1000, got {step}')
+
+_CHECKS = _check_names, _check_hub, _check_templates, _check_leaks, _check_labels, _check_grid
 
 # %% ../nbs/10_tasks.ipynb #795540f6
 @patch
@@ -169,7 +186,8 @@ def choices(self:Task,
     "The verbalised labels"
     if style not in STYLES: raise unknown('style', style, STYLES)
     if style in self.free: return ()
-    if not self.grid: return self.labels if style == 't5' else tuple(map(str, range(len(self.labels))))
+    if self.labels: return self.labels if style == 't5' else tuple(map(str, range(len(self.labels))))
+    if not self.grid: return ()
     lo, hi, *steps = self.grid
     step = steps[0] if style == 't5' else steps[-1]
     decimals = max(-Decimal(str(x)).as_tuple().exponent for x in (lo, step))
@@ -184,10 +202,10 @@ def _word(label, words):
 
 def _index(label, words):
     "A label as an index of the words, or None"
-    if isinstance(label, str) and re.fullmatch(r'\d{1,9}(\.0+)?', label): label = int(label.partition('.')[0])
-    if isinstance(label, (float, np.floating)) and label == np.floor(label): label = int(label) if abs(label) < 1e9 else -1
-    whole = isinstance(label, Integral) and not isinstance(label, bool)
-    return int(label) if whole and 0 <= label < len(words) else None
+    if isinstance(label, (bool, np.bool_)): return None
+    if isinstance(label, str): label = float(label) if re.fullmatch(r'\d{1,9}(\.0+)?', label) else -1
+    whole = isinstance(label, Real) and 0 <= label < len(words) and label == int(label)
+    return int(label) if whole else None
 
 # %% ../nbs/10_tasks.ipynb #a12475a5
 @patch
@@ -195,10 +213,13 @@ def indexed(self:Task,
     labels, # A whole column
 )->bool:
     "Does the column hold indices? It does if not all are label words, but all can be indices"
-    words = self.raw or self.labels
-    some = [label for _, label in {(type(x), x) for x in labels if not self.unlabelled(x)}] if words and not self.raw else []
-    return any(_word(x, words) not in words for x in some) and all(_index(x, words) is not None for x in some)
+    words = self.labels
+    if not words or self.raw: return False
+    different = {(type(x), x) for x in labels if not self.unlabelled(x)}
+    others = any(_word(x, words) not in words for _, x in different)
+    return others and all(_index(x, words) is not None for _, x in different)
 
+# %% ../nbs/10_tasks.ipynb #9f14ffa0
 @patch
 def unlabelled(self:Task,
     label, # As in the data
@@ -206,14 +227,15 @@ def unlabelled(self:Task,
     "Is this an empty cell, or the -1 by which the Hub keeps a label back?"
     if label is None or isinstance(label, float) and math.isnan(label): return True
     text = str(label).strip()
-    return text not in (self.raw or self.labels) and (text == '' or bool(self.labels) and text in ('-1', '-1.0'))
+    if text in (self.raw or self.labels): return False
+    return text == '' or bool(self.labels) and text in ('-1', '-1.0')
 
 # %% ../nbs/10_tasks.ipynb #82b65294
 @patch
 def target(self:Task,
     label, # As in the data: a label word, its index, or a number
     style:str='t5', # "t5" label words or "attempt" digits
-    indexed:bool=None, # Is it an index? What `indexed` says of its column; a word if it is one, unless known
+    indexed:bool=None, # Is it an index, as `indexed` says of its column? Unknown: a word first
 )->str: # The text to be predicted
     "Verbalise a label; `ValueError` when the verbaliser lacks it"
     choices = self.choices(style)
@@ -224,7 +246,8 @@ def target(self:Task,
     if word in words and not indexed: return choices[words.index(word)]
     if index is not None and not self.raw and indexed is not False: return choices[index]
     what = 'no index of' if indexed else 'not in'
-    raise ValueError(f'{self.name}: label {_short(label)} is {what} the verbaliser {words}; mend the row or add the label to the task')
+    raise ValueError(f'{self.name}: label {_short(label)} is {what} the verbaliser {words}; '
+                     'mend the row or add the label to the task')
 
 # %% ../nbs/10_tasks.ipynb #9a2d6fc3
 def _nearest_step(task, label, choices):
@@ -232,8 +255,8 @@ def _nearest_step(task, label, choices):
     lo, hi, *_ = task.grid
     try: x = math.nan if isinstance(label, bool) else float(label)
     except (TypeError, ValueError): x = math.nan
-    if not lo <= x <= hi: raise ValueError(f'{task.name}: expected a number from {lo:g} to {hi:g}, got {_short(label)}')
-    return choices[round((x-lo)/(hi-lo)*(len(choices)-1))]
+    if lo <= x <= hi: return choices[round((x-lo)/(hi-lo)*(len(choices)-1))]
+    raise ValueError(f'{task.name}: expected a number from {lo:g} to {hi:g}, got {_short(label)}')
 
 # %% ../nbs/10_tasks.ipynb #9f8e2039
 @dataclass
@@ -264,12 +287,15 @@ def _texts(value):
     if isinstance(value, dict) and 'text' in value: value = value['text']
     if value is None or value == '': return []
     values = value if isinstance(value, (list, tuple)) else [value]
-    if any(v is None or isinstance(v, (dict, list, tuple, bytes)) for v in values):
+    for v in values:
+        if v is not None and not isinstance(v, (dict, list, tuple, bytes)): continue
         raise ValueError(f"expected a text, a list of texts or {{'text': […]}}, got {_short(value)}")
     return [str(v) for v in values]
 
 # %% ../nbs/10_tasks.ipynb #c010
-_PUNCTUATION = dict(t5=regex.compile(f'([{re.escape(string.punctuation)}])'), attempt=regex.compile(r'([^_\s\p{N}\p{L}\p{M}])'))
+_PUNCTUATION = dict(
+    t5=regex.compile(f'([{re.escape(string.punctuation)}])'),
+    attempt=regex.compile(r'([^_\s\p{N}\p{L}\p{M}])'))
 
 def pad_punctuation(
     text:str,
@@ -284,51 +310,70 @@ def _squad(row, label, style):
 
 # %% ../nbs/10_tasks.ipynb #c013
 def _record(row, label, style):
-    passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', row['passage']).replace('\n@highlight\n', '. ')
+    passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', row['passage'])
+    entities = ', '.join(_texts(_cell(row['entities'])))
+    columns = dict(passage=passage.replace('\n@highlight\n', '. '), entities=entities)
     answers = [] if label is None else _texts(_cell(label)) or ['<unk>']
-    return Prepared(dict(passage=passage, entities=', '.join(_texts(_cell(row['entities'])))), answers=answers, train=answers)
+    return Prepared(columns, answers=answers, train=answers)
 
 def _multirc(row, label, style):
-    texts = {k: row[k].replace('<br>', ' ').replace('<b>', '').replace('</b>', '') for k in ('paragraph', 'question', 'answer')}
+    def plain(text): return text.replace('<br>', ' ').replace('<b>', '').replace('</b>', '')
+    texts = {k: plain(row[k]) for k in ('paragraph', 'question', 'answer')}
     return Prepared(texts, group=_cell(row['idx'])['question'])
 
 # %% ../nbs/10_tasks.ipynb #c015
 def _mark(text, span, at, sign):
     "`sign` before and after the span that begins with the word number `at`"
-    return re.sub(rf'^(\s*(?:\S+\s+){{{at}}})({re.escape(span)})', lambda m: f'{m[1]}{sign} {m[2]} {sign}', text)
+    before = rf'^(\s*(?:\S+\s+){{{at}}})'
+    return re.sub(f'{before}({re.escape(span)})', lambda m: f'{m[1]}{sign} {m[2]} {sign}', text)
 
 def _pronoun_at(words, pronoun, at):
     "The word that is the pronoun, nearest to where it should be: in a few rows the index is off"
     found = [i for i, w in enumerate(words) if w.strip(string.punctuation) == pronoun]
     found = found or [i for i, w in enumerate(words) if pronoun in w]
-    if not found: raise ValueError(f'expected the pronoun {pronoun!r} in {" ".join(words)!r}; mend or drop that row')
-    return min(found, key=lambda i: abs(i - at))
+    if found: return min(found, key=lambda i: abs(i - at))
+    raise ValueError(f'expected the pronoun {pronoun!r} in {" ".join(words)!r}; mend or drop that row')
 
 def _wsc(row, label, style):
     text, noun, pronoun = row['text'], row['span1_text'], row['span2_text']
     a, b = int(row['span1_index']), int(row['span2_index'])
-    if style == 'attempt': return Prepared(dict(text=_mark(_mark(text, noun, a, '*'), pronoun, b + 2*(a < b), '#')))
+    if style == 'attempt':
+        marked = _mark(text, noun, a, '*')
+        return Prepared(dict(text=_mark(marked, pronoun, b + 2*(a < b), '#')))
     words = text.split()
     i = _pronoun_at(words, pronoun, b)
     words[i] = words[i].replace(pronoun, f'*{pronoun}*', 1)
     known, true = str(label) not in ('None', '', '-1'), str(label) in ('1', 'True', 'true')
-    return Prepared(dict(text=' '.join(words)), answers=[noun], train=[noun]*true, golds=[str(true)]*known, hidden=('span1_text',))
+    return Prepared(dict(text=' '.join(words)), answers=[noun], train=[noun]*true, golds=[str(true)]*known,
+                    hidden=('span1_text',))
 
 # %% ../nbs/10_tasks.ipynb #638a722c
-_DETERMINERS = set('a an few her his each every many much my our some that the their these this those which whose your'.split())
+_DETERMINERS = set('a an few her his each every many much my our some that the '
+                   'their these this those which whose your'.split())
 
 def wsc_agrees(
     answer:str, # What T5 said
     referent:str, # The candidate, `span1_text`
 )->bool: # Does the answer mean "yes"?
-    "T5's rule: without determiners and case, the words of one are all among those of the other, and both or neither are possessive"
-    a, b = ([w for w in o.lower().split() if w not in _DETERMINERS] for o in (answer, referent))
-    return bool(a) and (set(a) <= set(b) or set(b) <= set(a)) and ("'" in ''.join(a)) == ("'" in ''.join(b))
+    """T5's rule: without determiners and case, the words of one are all among those of the other,
+    and both or neither are possessive"""
+    a, b = ({*o.lower().split()} - _DETERMINERS for o in (answer, referent))
+    possessive = ["'" in ''.join(words) for words in (a, b)]
+    return bool(a) and (a <= b or b <= a) and possessive[0] == possessive[1]
 
-def _referent(answer, target): # an answer of determiners only means neither yes nor no
-    return str(wsc_agrees(answer, target)) if set(answer.lower().split()) - _DETERMINERS else answer
+# %% ../nbs/10_tasks.ipynb #5383df0c
+def _referent(answer, target):
+    "The label that T5's answer means; one of determiners only means neither"
+    return str(wsc_agrees(answer, target)) if {*answer.lower().split()} - _DETERMINERS else answer
 
-READERS = dict(as_is=None, wsc=_referent)
+# %% ../nbs/10_tasks.ipynb #cccc124b
+READERS = dict(as_is=None, wsc=_referent) # name -> (answer, target) -> label
+
+# %% ../nbs/10_tasks.ipynb #fe47ad9d
+@patch(as_prop=True)
+def read(self:Task)->callable: # (answer, target) -> label; None where answers are labels
+    "What turns an answer in free text into a label"
+    return READERS[self.reader]
 
 # %% ../nbs/10_tasks.ipynb #c018
 def _choices(row, label, style):
@@ -338,18 +383,19 @@ def _choices(row, label, style):
                    choices=' '.join(f'choice{i}: {t}' for i, t in enumerate(texts, 1)))
     key = str(label or '').strip()
     if not key: return Prepared(columns, answers=[])
-    if key not in keys: raise ValueError(f'answerKey {label!r} is not among the labels {keys}; mend or drop that row')
-    return Prepared(columns, label=keys.index(key))
+    if key in keys: return Prepared(columns, label=keys.index(key))
+    raise ValueError(f'answerKey {label!r} is not among the labels {keys}; mend or drop that row')
 
 def _anli(row, label, style):
-    squeeze = (lambda s: ' '.join(s.split())) if style == 't5' else str
-    return Prepared(dict(premise=squeeze(row['premise']), hypothesis=squeeze(row['hypothesis']), round=row.get('round', 1)))
+    texts = {k: ' '.join(row[k].split()) if style == 't5' else row[k] for k in ('premise', 'hypothesis')}
+    return Prepared(texts | dict(round=row.get('round', 1)))
 
 def _stsb(row, label, style):
     x = float(-1 if label in (None, '') else label)
     if x == -1: return Prepared({}, answers=[])
     if not 0 <= x <= 5: raise ValueError(f'expected a number from 0 to 5, got {x}; mend or drop that row')
-    return Prepared({}, answers=[str(round(x, 1)) if style == 'attempt' else f'{np.round(np.float32(x)*5)/5:.1f}'])
+    rounded = str(round(x, 1)) if style == 'attempt' else f'{np.round(np.float32(x)*5)/5:.1f}'
+    return Prepared({}, answers=[rounded])
 
 def _e2e(row, label, style):
     pairs = re.findall(r'([^,\[\]][^\[\]]*)\[([^\]]*)\]', row['meaning_representation'])
@@ -360,7 +406,8 @@ def _webnlg(row, label, style):
     line = ' '.join('| ' + ' : '.join(t.split(' | ', 2)) for t in _texts(_cell(row['input'])))
     references = _texts(_cell(row.get('references')))
     target = _texts(label) or references[:1]
-    return Prepared(dict(line=line), answers=target, golds=references or target, train=target, hidden=('references', 'target'))
+    return Prepared(dict(line=line), answers=target, golds=references or target, train=target,
+                    hidden=('references', 'target'))
 
 # %% ../nbs/10_tasks.ipynb #38f48522
 PREPARE = dict( # name -> (row, label, style) -> `Prepared`
@@ -379,10 +426,13 @@ def prepared(self:Task,
     if style not in STYLES: raise unknown('style', style, STYLES)
     label = row.get(self.label)
     try: p = PREPARE[self.prepare](row, label, style)
-    except KeyError as e: raise ValueError(f'{self.name}: expected the column {e}, got {tuple(row)}') from None
+    except KeyError as e: wrong = f'expected the column {e}, got {tuple(row)}'
     except (TypeError, AttributeError, IndexError) as e:
-        raise ValueError(f'{self.name}: expected columns with the types of the Hub, got {_short(dict(row))} ({e}); mend or drop that row') from None
-    except ValueError as e: raise ValueError(f'{self.name}: {e}') from None
+        got = _short(dict(row))
+        wrong = f'expected columns with the types of the Hub, got {got} ({e}); mend or drop that row'
+    except ValueError as e: wrong = e
+    else: wrong = ''
+    if wrong: raise ValueError(f'{self.name}: {wrong}')
     p.columns = {**row, **p.columns}
     if p.label is None: p.label, p.indexed = label, indexed
     return p
@@ -390,18 +440,21 @@ def prepared(self:Task,
 # %% ../nbs/10_tasks.ipynb #585aed33
 def _nothing(value): return value is None or isinstance(value, float) and math.isnan(value)
 
-def _check_cells(task, shown, p):
-    "Can these columns be shown?"
+_STRUCTURES = (list, tuple, dict, set, bytes, np.ndarray)
+
+def _cannot_show(task, shown, p):
+    "What is wrong with these columns, if anything is"
     columns = p.columns
-    if missing := [c for c in shown if c not in columns]:
-        raise ValueError(f'{task.name}: expected the columns {tuple(shown)}, got {tuple(columns)}; {missing[0]!r} is missing')
     for c in shown:
-        if c in p.hidden: raise ValueError(f'{task.name}: expected a text without the answer, but it shows {c!r}: take that out')
-        if isinstance(columns[c], (list, tuple, dict, set, bytes, np.ndarray)):
-            raise ValueError(f'{task.name}: expected a text in the column {c!r}, got {_short(columns[c])}; join it to a text first')
+        if c not in columns:
+            return f'expected the columns {tuple(shown)}, got {tuple(columns)}; {c!r} is missing'
+        if c in p.hidden: return f'expected a text without the answer, but it shows {c!r}: take that out'
+        if isinstance(columns[c], _STRUCTURES):
+            return f'expected a text in the column {c!r}, got {_short(columns[c])}; join it to a text first'
     blank = [c for c in shown if _nothing(columns[c]) or not str(columns[c]).strip()]
-    if blank and (task.fields or len(blank) == len(shown) or any(_nothing(columns[c]) for c in blank)):
-        raise ValueError(f'{task.name}: expected a text in the column {blank[0]!r}, got an empty one; drop or mend that row')
+    all_needed = task.fields or len(blank) == len(shown) or any(_nothing(columns[c]) for c in blank)
+    if blank and all_needed:
+        return f'expected a text in the column {blank[0]!r}, got an empty one; drop or mend that row'
 
 # %% ../nbs/10_tasks.ipynb #6d1b9973
 @patch
@@ -412,13 +465,14 @@ def source(self:Task,
 )->str:
     "What the model reads"
     p = self.prepared(row, style)
-    template, columns = self.shown(style), p.columns
-    _check_cells(self, [_column(s, columns) for s in _slots(template)] if template else self.fields, p)
-    text = _filled(template, columns) if template else ' '.join(f'{f}: {columns[f]}' for f in self.fields)
+    template = self.shown(style)
+    shown = [_column(s, p.columns) for s in _slots(template)] if template else self.fields
+    before = [_column(s, p.columns) for s in _slots(self.prefix) if s != 'name'] if add_prefix else []
+    wrong = _cannot_show(self, shown, p) or before and _cannot_show(self, before, p)
+    if wrong: raise ValueError(f'{self.name}: {wrong}')
+    text = _filled(template, p.columns) if template else ' '.join(f'{f}: {p.columns[f]}' for f in self.fields)
     if not add_prefix: return text
-    named = columns | dict(name=self.name)
-    _check_cells(self, [_column(s, named) for s in _slots(self.prefix) if s != 'name'], p)
-    prefix = self.name if style == 'attempt' else _filled(self.prefix, named)
+    prefix = self.name if style == 'attempt' else _filled(self.prefix, p.columns | dict(name=self.name))
     return f'{prefix} {text}' if prefix else text
 
 # %% ../nbs/10_tasks.ipynb #c58a05a2
@@ -433,6 +487,7 @@ def answers(self:Task,
     if self.unlabelled(p.label): return []
     return [self.target(p.label, style, p.indexed)] if self.labels or self.grid else _texts(p.label)
 
+# %% ../nbs/10_tasks.ipynb #6b551eec
 @patch
 def golds(self:Task,
     row, # A mapping with this task's columns, or `Prepared`
@@ -448,8 +503,8 @@ def to_text(self:Task,
     row, # A mapping with this task's columns and, unless it is to be predicted, a label
     style:str='t5', # "t5" label words or "attempt" digits
     add_prefix:bool=True, # Begin with the task's name
-)->tuple: # (source, target); the target is None where the row has no label, `<unk>` in T5's format where the label is -1
-    "A row of data as a pair of texts"
+)->tuple: # (source, target)
+    "A row as a pair of texts; the target is None where there is no label, T5's `<unk>` where it is -1"
     p = self.prepared(row, style)
     source, answers = self.source(p, style, add_prefix), self.answers(p, style)
     kept_back = style == 't5' and str(p.columns.get(self.label)) in ('-1', '-1.0')
@@ -469,15 +524,19 @@ def to_pairs(self:Task,
     if not targets and not answers: raise self.no_label(p)
     return [(source, a) for a in targets]
 
+# %% ../nbs/10_tasks.ipynb #9a0add14
 @patch
 def no_label(self:Task,
     row, # A mapping with this task's columns, or `Prepared`
 )->ValueError: # To be raised
     "What to say of a row without a label"
     columns = row.columns if isinstance(row, Prepared) else row
-    if self.label not in columns: return ValueError(f'{self.name}: expected the column {self.label!r}, got {tuple(columns)}')
-    if self.hub: return ValueError(f'{self.name}: this row has no label (the Hub keeps test labels back): use the validation part')
-    return ValueError(f'{self.name}: expected a label in the column {self.label!r}, got {_short(columns[self.label])}; fill it in or drop that row')
+    if self.label not in columns: what = f'expected the column {self.label!r}, got {tuple(columns)}'
+    elif self.hub: what = 'this row has no label (the Hub keeps test labels back): use the validation part'
+    else:
+        got = _short(columns[self.label])
+        what = f'expected a label in the column {self.label!r}, got {got}; fill it in or drop that row'
+    return ValueError(f'{self.name}: {what}')
 
 # %% ../nbs/10_tasks.ipynb #0ceb60c4
 _KEYS = [key for key, *_ in Task.described() if key not in ('name', 'folder')]
@@ -517,27 +576,29 @@ class TaskTable(dict):
     def __missing__(self, name): raise unknown('task', name, self)
 
 # %% ../nbs/10_tasks.ipynb #28d3179e
-TASKS = TaskTable({t.name: t for t in read_tasks(Path(bayes_prompt.__path__[0])/'assets'/'tasks.toml', folder='')})
-
-# %% ../nbs/10_tasks.ipynb #21811b4b
-SUITES = {s: [t for t in TASKS.values() if t.suite == s] for s in dict.fromkeys(t.suite for t in TASKS.values())} # The package's
+_TABLE = Path(bayes_prompt.__path__[0])/'assets'/'tasks.toml'
+TASKS = TaskTable({t.name: t for t in read_tasks(_TABLE, folder='')})
 
 # %% ../nbs/10_tasks.ipynb #e956a2a4
 def suite(
-    name:str # "mini", "glue", "superglue", "mrqa", "others", "sources", "generation" or one of your own
+    name:str # "mini", "glue", "superglue", "mrqa", "others", "sources", "generation" or your own
 )->list: # Of `Task`
     "The tasks of a suite"
     tasks = [t for t in TASKS.values() if t.suite == name]
     if not tasks: raise unknown('suite', name, dict.fromkeys(t.suite for t in TASKS.values()))
     return tasks
 
+# %% ../nbs/10_tasks.ipynb #21811b4b
+SUITES = {s: suite(s) for s in dict.fromkeys(t.suite for t in TASKS.values())} # The package's
+
 # %% ../nbs/10_tasks.ipynb #99ac2928
 def add_tasks(
     path, # A file as for `read_tasks`
 )->list: # Their names
-    "Put the tasks of a file into `TASKS`; a task that is there already can only be replaced by another of your own"
+    "Put the tasks of a file into `TASKS`, where they can replace others of your own"
     tasks = read_tasks(path)
     for t in tasks:
-        if t.name in TASKS and not TASKS[t.name].folder: raise ValueError(f'{path}: {t.name!r} is a task of the package, choose another name')
+        if t.name not in TASKS or TASKS[t.name].folder: continue
+        raise ValueError(f'{path}: {t.name!r} is a task of the package, choose another name')
     TASKS.update({t.name: t for t in tasks})
     return [t.name for t in tasks]

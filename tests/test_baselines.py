@@ -44,7 +44,7 @@ def test_every_option_changes_the_run(method, base, change, tmp_path):
     assert a != b == b
 
 def test_wrong_options_get_a_sentence(tmp_path):
-    for change, message in [(dict(spot__top=3), 'at most the number of source tasks 2, got 3'), (dict(spot__top=0), 'at least 1'),
+    for change, message in [(dict(spot__top=3), 'at most all source tasks, 2, got 3'), (dict(spot__top=0), 'at least 1'),
                             (dict(spot__keys='erly'), "nearest is 'early'"), (dict(attempt__start='random words'), 'no attempt.start')]:
         with pytest.raises(ValueError, match=message): run(small(next(iter(change)).split('__')[0], **change), tmp_path)
 

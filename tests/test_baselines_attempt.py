@@ -156,4 +156,4 @@ def test_refuses_bad_input(tiny):
     with pytest.raises(ValueError, match=r'expected sources \[K, P, 32\]'): Attempt(tiny, x, x[0, :3])
     with pytest.raises(ValueError, match=r'expected sources \[K, P, 32\]'): Attempt(tiny, x[..., :8], x[0, :, :8])
     with pytest.raises(ValueError, match='each once'): Attempt(tiny, x, x[0], tasks=['a', 'a'])
-    with pytest.raises(ValueError, match='temperature above 0'): Attempt(tiny, x, x[0], temperature=-1.)
+    with pytest.raises(ValueError, match='expected a temperature, or 0'): Attempt(tiny, x, x[0], temperature=-1.)

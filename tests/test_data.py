@@ -181,7 +181,7 @@ def test_long_cells_are_read(tmp_path):
     assert len(read_rows(tmp_path/'x.csv')[0]['review']) == 200_000
 
 @pytest.mark.parametrize('name,data,message', [
-    ('x.csv', b'a,b,a\n1,2,3\n', "two columns are called 'a'"), ('x.csv', b'a,b\n1,2,3\n', "row 1 has more cells than the header; quote texts that hold a ','"), ('x.csv', b'a;b\n1;2\n1\n', 'row 2 has fewer cells'),
+    ('x.csv', b'a,b,a\n1,2,3\n', "2 columns are called 'a'"), ('x.csv', b'a,b\n1,2,3\n', "row 1 has more cells than the header; quote texts that hold a ','"), ('x.csv', b'a;b\n1;2\n1\n', 'row 2 has fewer cells'),
     ('x.csv', b'a,b\n"1,2\n', 'rows under a header'), ('x.csv', 'é'.encode('latin-1'), 'expected UTF-8 or UTF-16'), ('x.jsonl', b'null\n', 'row 1 is null, expected an object'), ('x.jsonl', b'{"a": 1}\n[1]\n', 'row 2 is'),
     ('x.jsonl', b'{"a": 1\n', 'an object of columns a line'), ('x.json', b'[1]', 'row 1 is 1'), ('x.jsonl', b'['*10**5, 'cannot be read'), ('x.parquet', b'PAR1', 'cut off'), ('x.csv.gz', b'a,b\n', 'Not a gzipped file'),
     ('x.jsonl.gz', gzip.compress(JSONL)[:-20], 'cannot be read'), ('x.xlsx', b'', 'expected a file that ends in .parquet, .jsonl')])

@@ -5,9 +5,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PKG = 'bayes_prompt'
-FREE = {'gaussian', 'svgd', 'tasks', 'metrics'}  # import nothing of ours but GROUND
-GROUND = {'options', 'settings'}
-NO_TORCH = {'results'}                                     # nor does anything of ours that they import
+ONLY = {'gaussian': set(), 'svgd': {'options', 'settings'}, 'collapse': {'settings', 'svgd'}} # theory never sees a language model
+NO_TORCH = {'options', 'settings', 'tasks', 'metrics', 'config', 'results', 'style'}  # nor does anything of ours that they import
 
 def module_order(nbs):
     "Modules in the order of their pages"
@@ -37,7 +36,7 @@ def violations(nbs, lib):
     for m in deps:
         for d in sorted(ours[m]):
             if d not in order[:order.index(m)]: bad.append(f'{m} imports {d}, whose page is not earlier')
-            if m in FREE - GROUND and d not in GROUND: bad.append(f'{m} imports {d}, but is to import nothing of ours')
+            if d not in ONLY.get(m, {d}): bad.append(f'{m} imports {d}, but is to import only {sorted(ONLY[m])} of ours')
             if m.startswith('baselines.') and d.startswith('baselines.'): bad.append(f'{m} imports {d}: baselines never import each other')
         if m in NO_TORCH:
             seen, todo = set(), [m]
@@ -57,7 +56,8 @@ def test_rule(): assert module_order(ROOT/'nbs') and violations(ROOT/'nbs', ROOT
 
 def test_package_is_light(): assert loaded(f'import {PKG}', ['torch', 'transformers', 'datasets', 'pandas', 'matplotlib']) == set()
 
-def test_results_need_no_torch(): assert loaded(f'import {PKG}.results', ['torch', 'transformers']) == set()
+@pytest.mark.parametrize('module', ['results', 'config', 'cli', 'sweep'])
+def test_no_torch_before_work_begins(module): assert loaded(f'import {PKG}.{module}', ['torch', 'transformers']) == set()
 
 def test_loaded_sees(): assert loaded('import json', ['json', 'torch']) == {'json'}
 
@@ -83,7 +83,7 @@ def test_good(tmp_path): assert make(tmp_path, GOOD) == []
     ('data', f'def f():\n    from {PKG} import train', 'data imports train, whose page is not earlier'),
     ('train', 'from .baselines.a import x', 'train imports baselines.a, whose page is not earlier'),
     ('train', 'from . import train', 'train imports train, whose page is not earlier'),
-    ('svgd', 'from .gaussian import x', 'svgd imports gaussian, but is to import nothing of ours'),
+    ('svgd', 'from .gaussian import x', "svgd imports gaussian, but is to import only ['options', 'settings'] of ours"),
     ('baselines.b', 'from .a import x', 'baselines.b imports baselines.a: baselines never import each other'),
     ('results', 'def f(): import torch.nn', 'results brings torch through results'),
     ('results', 'from .gaussian import x', 'results brings torch through gaussian')])
@@ -93,3 +93,38 @@ def test_through_another(tmp_path):
     assert make(tmp_path, GOOD | {'data': 'import torch\nfrom .tasks import x', 'results': 'from .train import x'}) == ['results brings torch through data']
 
 def test_no_page(tmp_path): assert make(tmp_path, GOOD, skip=['data'])[0] == 'data: no page exports it'
+
+# ---- what a page may hold
+
+def exports(page):
+    "Its cells that export publicly"
+    nb = json.loads(page.read_text(encoding='utf-8'))
+    sources = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
+    return [s for s in sources if re.match(r'#\|\s*export\s*$', s.splitlines()[0] if s else '')]
+
+def public(source):
+    "Names that a cell defines at its top and that do not begin with an underscore"
+    found = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): found.append(node.name)
+        elif isinstance(node, ast.Assign): found += [t.id for t in node.targets if isinstance(t, ast.Name)]
+    return [n for n in found if not n.startswith('_')]
+
+def test_public_names_are_unique():
+    "Backticks in the docs resolve by name"
+    owners = {}
+    for page in sorted((ROOT/'nbs').glob('*.ipynb')):
+        for name in {n for cell in exports(page) for n in public(cell) if not is_patch(cell)}: owners.setdefault(name, []).append(page.name)
+    assert {n: o for n, o in owners.items() if len(o) > 1} == {}
+
+def is_patch(cell): return '@patch' in cell
+
+def test_one_public_symbol_a_cell():
+    "The API lists the symbols of a cell backwards"
+    many = {f'{page.name}: {public(cell)}' for page in sorted((ROOT/'nbs').glob('*.ipynb')) for cell in exports(page) if len(public(cell)) > 1 and not is_patch(cell)}
+    assert many == set()
+
+def test_no_page_exports_itself_or_star_imports():
+    for page in sorted((ROOT/'nbs').glob('*.ipynb')):
+        text = page.read_text(encoding='utf-8')
+        assert 'nbdev_export()' not in text and 'import *' not in text, page.name

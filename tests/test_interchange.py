@@ -1,22 +1,19 @@
 "Prompts as files and as PEFT adapters, and several of them in one batch"
-import json, os, warnings
+import hashlib, json, os, warnings
 import pytest, torch
+from safetensors.torch import save, save_file
 from bayes_prompt.backbone import load_backbone
 from bayes_prompt.data import load_task
 from bayes_prompt.engine import generate, padded, prompt_losses
 from bayes_prompt.interchange import PromptBank, from_peft, load_prompt, save_prompt, to_peft
 from bayes_prompt.prompt import encode, init_prompts
-from bayes_prompt.train import PromptTuning, fit, predict
+from bayes_prompt.evaluate import predict
+from bayes_prompt.store import load_tensors, save_tensors
+from bayes_prompt.train import PromptTuning, fit
 peft = pytest.importorskip('peft')
 pytestmark = pytest.mark.filterwarnings('ignore::FutureWarning')
 
 PAIRS = [('spam text: buy it now, it is cheap and good', 'spam'), ('spam text: hello', 'ham'), ('supersense gloss: a tall plant with a trunk and leaves', 'plant')]
-
-@pytest.fixture(scope='module', params=['tiny-t5', 'mini'])
-def bb(request): return load_backbone(request.param)
-
-@pytest.fixture(scope='module')
-def tiny(): return load_backbone('tiny-t5')
 
 def weights(bb): return [p.clone() for p in bb.model.parameters()]
 
@@ -31,9 +28,9 @@ def test_round_trip(bb, tmp_path):
     save_prompt(p.requires_grad_(), tmp_path/'a'/'b', bb, about)
     got, back = load_prompt(tmp_path/'a'/'b', bb)
     assert torch.equal(got, p) and back == about and not got.requires_grad
-    assert {f.name for f in (tmp_path/'a'/'b').iterdir()} == {'prompt.safetensors', 'prompt.json'}
+    assert [f.name for f in (tmp_path/'a'/'b').iterdir()] == ['prompt.safetensors']
     assert torch.equal(load_prompt(tmp_path/'a'/'b')[0], p) and torch.equal(load_prompt(tmp_path/'a'/'b', bb.name)[0], p)
-    assert json.loads((tmp_path/'a'/'b'/'prompt.json').read_text())['shape'] == list(p.shape)
+    assert load_tensors(tmp_path/'a'/'b'/'prompt.safetensors')[1]['shape'] == list(p.shape)
     exs = encode(bb, PAIRS, length=5)
     assert predict(bb, got[None], exs, ['ham', 'spam']) == predict(bb, p[None], exs, ['ham', 'spam'])
 
@@ -62,33 +59,64 @@ def test_no_matrix_is_refused(tiny, tmp_path, bad, say):
     with pytest.raises(ValueError, match=say): save_prompt(bad, tmp_path, tiny)
     assert not list(tmp_path.iterdir())
 
-@pytest.mark.parametrize('file', ['prompt.safetensors', 'prompt.json'])
-def test_cut_file_is_refused(tiny, tmp_path, file):
-    save_prompt(noisy(tiny), tmp_path, tiny, dict(a=1))
-    data = (tmp_path/file).read_bytes()
-    for n in (0, 5, len(data)//2, len(data)-1):
-        (tmp_path/file).write_bytes(data[:n])
-        with pytest.raises(ValueError, match='cut off') as e: load_prompt(tmp_path, tiny)
-        assert one_sentence(e)
-    (tmp_path/file).unlink()
+def save_as_version_01(prompt, path, name, about):
+    "Two files, as the first version wrote them"
+    path.mkdir(parents=True, exist_ok=True)
+    data = save({'prompt': prompt})
+    (path/'prompt.safetensors').write_bytes(data)
+    note = dict(backbone=name, shape=list(prompt.shape), sha256=hashlib.sha256(data).hexdigest(), about=about)
+    (path/'prompt.json').write_text(json.dumps(note, indent=1))
+
+def test_prompts_of_the_first_version_are_read(tiny, tmp_path):
+    p = noisy(tiny)
+    save_as_version_01(p, tmp_path, 'tiny-t5', dict(a=1))
+    got, about = load_prompt(tmp_path, tiny)
+    assert torch.equal(got, p) and about == dict(a=1)
+    with pytest.raises(ValueError, match="belongs to backbone 'tiny-t5'"): load_prompt(tmp_path, 'mini')
+    save_prompt(noisy(tiny, seed=1), tmp_path, tiny)   # replaces both files
+    assert torch.equal(load_prompt(tmp_path, tiny)[0], noisy(tiny, seed=1)) and not (tmp_path/'prompt.json').exists()
+
+@pytest.mark.parametrize('old', [False, True])
+def test_a_damaged_file_is_refused(tiny, tmp_path, old):
+    p = noisy(tiny)
+    if old: save_as_version_01(p, tmp_path, 'tiny-t5', {})
+    else: save_prompt(p, tmp_path, tiny, dict(a=1))
+    for file in tmp_path.iterdir():
+        data = file.read_bytes()
+        flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+        damaged = [data[:n] for n in (0, 5, len(data)//2, len(data)-1)] + [flipped]*(file.suffix != '.json')
+        for bad in damaged:
+            file.write_bytes(bad)
+            with pytest.raises(ValueError, match='cut off|damaged') as e: load_prompt(tmp_path, tiny)
+            assert one_sentence(e)
+        file.write_bytes(data)
+    (tmp_path/'prompt.safetensors').unlink()
     with pytest.raises(ValueError, match='no prompt in'): load_prompt(tmp_path, tiny)
 
-def test_files_of_two_savings_are_refused(tiny, tmp_path, monkeypatch):
-    save_prompt(noisy(tiny), tmp_path, tiny)
-    real = os.replace
-    def killed(a, b):
-        if str(b).endswith('.json'): raise KeyboardInterrupt
-        real(a, b)
-    monkeypatch.setattr(os, 'replace', killed)
-    with pytest.raises(KeyboardInterrupt): save_prompt(noisy(tiny, seed=1), tmp_path, tiny)
+def test_files_of_two_savings_are_refused(tiny, tmp_path):
+    save_as_version_01(noisy(tiny), tmp_path, 'tiny-t5', {})
+    note = (tmp_path/'prompt.json').read_text()
+    save_as_version_01(noisy(tiny, seed=1), tmp_path, 'tiny-t5', {})
+    (tmp_path/'prompt.json').write_text(note)
     with pytest.raises(ValueError, match='not of one saving'): load_prompt(tmp_path, tiny)
+
+@pytest.mark.parametrize('note', ['[]', 'null', '{}', '{"sha256": 3}'])
+def test_a_note_that_is_none_is_refused(tiny, tmp_path, note):
+    save_as_version_01(noisy(tiny), tmp_path, 'tiny-t5', {})
+    (tmp_path/'prompt.json').write_text(note)
+    with pytest.raises(ValueError, match='cut off') as e: load_prompt(tmp_path, tiny)
+    assert one_sentence(e)
+
+def test_other_tensors_are_no_prompt(tiny, tmp_path):
+    save_tensors(tmp_path/'prompt.safetensors', dict(particles=torch.ones(2, 3)), dict(backbone='mini', about={}))
+    with pytest.raises(ValueError, match='is no prompt'): load_prompt(tmp_path)
 
 def test_failed_write_leaves_the_old(tiny, tmp_path, monkeypatch):
     save_prompt(noisy(tiny), tmp_path, tiny)
     def full(a, b): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(os, 'replace', full)
     with pytest.raises(OSError, match='No space left on device; what was there before is untouched'): save_prompt(noisy(tiny, seed=1), tmp_path, tiny)
-    assert torch.equal(load_prompt(tmp_path, tiny)[0], noisy(tiny)) and not list(tmp_path.glob('*.part'))
+    assert torch.equal(load_prompt(tmp_path, tiny)[0], noisy(tiny)) and not list(tmp_path.glob('.*'))
 
 def test_about_that_json_cannot_hold(tiny, tmp_path):
     with pytest.raises(ValueError, match='about') as e: save_prompt(noisy(tiny), tmp_path, tiny, dict(x=torch.ones(2)))
@@ -196,6 +224,22 @@ def test_import_refuses(tiny, tmp_path):
         assert one_sentence(e)
         if text: f.write_text(text)
 
+@pytest.mark.parametrize('config, weights, says', [
+    ('[]', {}, 'cannot be read'), ('{}', {}, 'cannot be read'), ('null', {}, 'cannot be read'),
+    (dict(peft_type='PROMPT_TUNING'), {'other': torch.ones(2, 32)}, "lacks the weights 'prompt_embeddings'"),
+    (dict(peft_type='PROMPT_TUNING'), {'prompt_embeddings': torch.ones(32)}, r'expected one matrix \[P, H\]'),
+    (dict(peft_type='PROMPT_TUNING', num_virtual_tokens='two'), {'prompt_embeddings': torch.ones(2, 32)}, 'do not fit together'),
+    (dict(peft_type='MULTITASK_PROMPT_TUNING'), {'prompt_embeddings': torch.ones(2, 32)}, "lacks the weights 'prefix_task_cols'"),
+    (dict(peft_type='MULTITASK_PROMPT_TUNING'), {'prompt_embeddings': torch.ones(2, 32), 'prefix_task_cols': torch.ones(1, 3, 1), 'prefix_task_rows': torch.ones(1, 2, 5)}, 'do not fit together')])
+def test_a_malformed_adapter_is_one_sentence(tiny, tmp_path, config, weights, says):
+    if isinstance(config, dict): config = json.dumps(dict(task_type='SEQ_2_SEQ_LM', num_virtual_tokens=2) | config)
+    (tmp_path/'adapter_config.json').write_text(config)
+    (tmp_path/'adapter_model.bin').write_bytes(b'')
+    with pytest.raises(ValueError, match='no adapter in'): from_peft(tmp_path, tiny)
+    save_file(weights, tmp_path/'adapter_model.safetensors')
+    with pytest.raises(ValueError, match=says) as e: from_peft(tmp_path, tiny)
+    assert one_sentence(e)
+
 # several tasks in one batch
 
 @pytest.fixture(scope='module')
@@ -204,7 +248,7 @@ def served(bb):
     tasks = {n: load_task(n) for n in ('spam', 'supersense', 'movie')}
     lengths = dict(spam=5, supersense=5, movie=3)
     prompts = {n: noisy(bb, lengths[n], seed=i) for i, n in enumerate(tasks)}
-    if bb.name == 'tiny-t5':
+    if bb.name == 'tiny-t5': # its answers are all alike before
         for n, t in tasks.items():
             exs = encode(bb, t.train[:8], 32, lengths[n])
             pt = PromptTuning(bb, prompts[n], lr=.3)
@@ -249,6 +293,13 @@ def test_free_text_and_labels_in_one_batch(tiny):
     exs = encode(tiny, PAIRS, length=5)
     ranked, free = predict(tiny, p[None], exs, ['ham', 'spam']), generate(tiny, p, exs, 4)
     assert bank.predict(texts, ['a', 'b', 'a'], max_new_tokens=4) == [ranked[0], free[1], ranked[2]]
+
+def test_labels_of_two_tasks_may_be_the_same_tokens(tiny):
+    "The vocabulary knows no capitals"
+    bank = PromptBank(tiny, dict(a=noisy(tiny), b=noisy(tiny)), dict(a=['Ham', 'spam'], b=['ham', 'Spam']))
+    upper, lower = bank.predict([PAIRS[0][0]]*2, 'ab')
+    assert upper.lower() == lower.lower() and upper in ('Ham', 'spam') and lower in ('ham', 'Spam')
+    with pytest.raises(ValueError, match="'ham' and 'HAM' are the same tokens"): PromptBank(tiny, dict(a=noisy(tiny)), dict(a=['ham', 'HAM']))
 
 def test_one_pass_of_the_encoder(tiny):
     bank = PromptBank(tiny, dict(a=noisy(tiny), b=noisy(tiny, seed=1)), dict(a=['ham', 'spam'], b=['plant', 'food']))

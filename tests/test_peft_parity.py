@@ -12,7 +12,7 @@ from bayes_prompt.backbone import load_backbone
 from bayes_prompt.data import batch_indices, load_task
 from bayes_prompt.engine import padded
 from bayes_prompt.prompt import Example, encode, init_prompts
-from bayes_prompt.target import TargetPrompt
+from bayes_prompt.target import SharedPrompt
 from bayes_prompt.train import PromptTuning, fit, linear_schedule
 peft = pytest.importorskip('peft')
 pytestmark = pytest.mark.filterwarnings('ignore::FutureWarning')
@@ -80,7 +80,7 @@ def test_prompt_tuning_by_another_optimiser(bb, start):
 
 def test_multitask_prompt_tuning(bb, start):
     batch, (m, e) = batches(bb, 'movie'), wrapped(bb, peft.MultitaskPromptTuningConfig, start, ones=True, num_tasks=1, num_transformer_submodules=1)
-    ours = TargetPrompt(bb, start[None], prior='none', lr=LR, lr_low=LR)
+    ours = SharedPrompt(bb, start, lr=LR, lr_low=LR)
     assert ours.trainable() == m.get_nb_trainable_parameters()[0] == P*bb.width + P + bb.width
     a, b = our_curve(ours, batch), peft_curve(bb, m, batch, task_ids=True)
     assert gap(a, b) < 1e-4 and b[-1] < b[0] - .3
@@ -89,7 +89,7 @@ def test_multitask_prompt_tuning(bb, start):
 def test_both_have_the_power_to_fail(bb, start):
     "Each of what is set right changes the curve by far more than the tolerance"
     batch = batches(bb, 'movie')
-    a = our_curve(TargetPrompt(bb, start[None], prior='none', lr=LR, lr_low=LR), batch)
+    a = our_curve(SharedPrompt(bb, start, lr=LR, lr_low=LR), batch)
     near0, _ = wrapped(bb, peft.MultitaskPromptTuningConfig, start, num_tasks=1, num_transformer_submodules=1)
     assert gap(a, peft_curve(bb, near0, batch, task_ids=True)) > 1e-2
     two, _ = wrapped(bb, peft.MultitaskPromptTuningConfig, start, ones=True, num_tasks=1)

@@ -32,7 +32,7 @@ def test_energies_have_the_right_gradient(prior):
 
 def test_the_prior_pulls_on_the_product(tiny):
     "Its energy does not change when a scale moves between Θ and u"
-    m = target_method(tiny, posterior(tiny), Target(sigma=1.))
+    m = target_method(tiny, posterior(tiny), Target(sigma=1.), {'': []})
     m.full.data += 1
     a = m.penalty().item()
     m.full.data *= 2
@@ -40,7 +40,7 @@ def test_the_prior_pulls_on_the_product(tiny):
     assert m.penalty().item() == pytest.approx(a)
 
 def test_what_is_trained(bb):
-    def groups(**kw): return {n: sum(p.numel() for p in ps) for n, (ps, _) in target_method(bb, posterior(bb), Target(**kw)).groups().items()}
+    def groups(**kw): return {n: sum(p.numel() for p in ps) for n, (ps, _) in target_method(bb, posterior(bb), Target(**kw), {'': []}).groups().items()}
     assert groups() == dict(full=6*bb.width, low=6 + bb.width) and groups(low=False) == dict(full=6*bb.width) and groups(full=False) == dict(low=6 + bb.width)
 
 def test_several_targets_with_one_name_each_equal_alone_when_nothing_is_shared(tiny):
@@ -72,3 +72,29 @@ def test_what_is_refused(tiny, mini):
                     (lambda: adapt(tiny, exs, post, sigma=0.), 'above 0'), (lambda: SharedPrompt(tiny, post.mean, prior='mean'), 'made of particles'), (lambda: SharedPrompt(tiny, post.mean, train=('all',)), "'full', 'low' or both"),
                     (lambda: tune(PromptTuning(tiny, post.mean), dict(a=[])), "target 'a'"), (lambda: prior_energy(post.particles, post.mean, 'mean', -1.), 'above 0')]:
         with pytest.raises(ValueError, match=said): f()
+
+def test_evidence_is_the_weight_of_the_loss(tiny):
+    exs, post = eight(tiny), posterior(tiny)
+    def energy(**kw):
+        m = target_method(tiny, post, Target(sigma=1., **kw), dict(a=exs))
+        m.full.data += 1
+        return float(m.penalty())
+    one, tokens = energy(), sum(len(e.labels) for e in exs)
+    assert [one/energy(evidence=e) for e in ('examples', 'tokens', 5.)] == pytest.approx([8, tokens, 5])
+    with pytest.raises(ValueError, match='target.evidence'): Target(evidence=0.)
+    with pytest.raises(ValueError, match="no target.evidence 'exampels'; the nearest is 'examples'"): Target(evidence='exampels')
+
+def test_sigma_has_units(tiny):
+    from bayes_prompt.target import sigma_of
+    x = posterior(tiny).particles
+    rms = tiny.embed.weight.square().mean().sqrt().item()
+    assert sigma_of(tiny, x, Target(sigma=2.)) == 2 and sigma_of(tiny, x, Target(sigma=2., unit='embeddings')) == pytest.approx(2*rms)
+    assert sigma_of(tiny, 3*x, Target(unit='particles')) == pytest.approx(3*sigma_of(tiny, x, Target(unit='particles')))
+    with pytest.raises(ValueError, match='at least two'): sigma_of(tiny, x[:1], Target(unit='particles'))
+
+def test_the_scalar_example():
+    "32 observations of mean 3, prior N(0, 1): the mode of the posterior is 32·3/33, that of the recipe 1.5"
+    for evidence, want in ((32, 32*3/33), (1, 1.5)):
+        theta = torch.tensor([want], dtype=torch.float64, requires_grad=True)
+        loss = (theta - 3).square().sum()/2 + prior_energy(torch.zeros(1, 1, dtype=torch.float64), theta, 'mean', 1.)/evidence
+        assert torch.autograd.grad(loss, theta)[0].abs().item() < 1e-12

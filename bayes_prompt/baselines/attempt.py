@@ -15,7 +15,7 @@ from ..engine import Inputs, PerExample
 from ..options import method, option, unknown
 from ..train import PromptMethod
 
-# %% ../../nbs/44_attempt.ipynb #21501395
+# %% ../../nbs/44_attempt.ipynb #e2be1add
 def _check_prompts(backbone, sources, start):
     h = backbone.width
     if sources.dim() != 3 or sources.shape[1:] != start.shape or start.shape[-1] != h:
@@ -31,7 +31,8 @@ def _subnetwork(h, down, seed):
     "LN(W_up SiLU(W_down x))"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(h, down, bias=False), nn.SiLU(), nn.Linear(down, h, bias=False), nn.LayerNorm(h))
+        first, second = nn.Linear(h, down, bias=False), nn.Linear(down, h, bias=False)
+    return nn.Sequential(first, nn.SiLU(), second, nn.LayerNorm(h))
 
 # %% ../../nbs/44_attempt.ipynb #c009
 class Attempt(PromptMethod):
@@ -50,7 +51,7 @@ class Attempt(PromptMethod):
     ):
         super().__init__(backbone)
         _check_prompts(backbone, sources, start)
-        if temperature < 0: raise ValueError(f'expected a temperature above 0, or 0 for width·e, got {temperature}')
+        if temperature < 0: raise ValueError(f'expected a temperature, or 0 for width times e, got {temperature}')
         self.tasks, self.temperature = _targets(tasks), temperature or backbone.width*math.e
         self.mix, self.lr, self.lr_attention = mix, lr, lr_attention
         self.sources, start = [x.detach().to(backbone.device) for x in (sources, start)]

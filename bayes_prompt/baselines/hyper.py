@@ -16,12 +16,12 @@ from ..engine import Inputs, PerExample
 from ..options import choose, method, option, unknown
 from ..train import WeightMethod
 
-# %% ../../nbs/47_hyper.ipynb #fede3b83
+# %% ../../nbs/47_hyper.ipynb #46ab4acc
 def _rows_for(x, w):
     "A row of weights for every sequence of x"
     if len(x) % len(w):
-        raise ValueError(f'expected a batch that is a multiple of the {len(w)} sequences that were announced, '
-                         f'got {len(x)}')
+        raise ValueError(f'expected a batch that is a multiple of the {len(w)} sequences '
+                         f'that were announced, got {len(x)}')
     return w if len(w) == 1 else w.repeat_interleave(len(x)//len(w), 0)
 
 # %% ../../nbs/47_hyper.ipynb #c009
@@ -75,7 +75,7 @@ _SELF_ATTENTION = '.SelfAttention', '.self_attn'
 def _modules(stack, ends):
     return [m for name, m in stack.named_modules() if name.endswith(ends)]
 
-# %% ../../nbs/47_hyper.ipynb #976d2b97
+# %% ../../nbs/47_hyper.ipynb #8d77fd86
 class HyperMethod(WeightMethod):
     "A weight method whose weights are in the module `hyper` of its model"
     def __init__(self,
@@ -88,12 +88,12 @@ class HyperMethod(WeightMethod):
         self.feed_forward = [_modules(s, _FEED_FORWARD) for s in self.stacks]
         self.attentions = [_modules(s, _SELF_ATTENTION) for s in self.stacks]
         if not all(self.feed_forward + self.attentions):
-            raise ValueError(f'{type(self).__name__}: expected sublayers named SelfAttention and DenseReluDense (T5) '
-                             f'or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; use a T5 or a BART')
+            raise ValueError(f'{type(self).__name__}: expected sublayers SelfAttention and DenseReluDense (T5) '
+                             f'or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; use one of them')
     def groups(self):
         return {'hyper': (list(self.backbone.model.hyper.parameters()), self.lr)}
 
-# %% ../../nbs/47_hyper.ipynb #b3b5065c
+# %% ../../nbs/47_hyper.ipynb #474eb548
 class TaskAdapters(nn.Module):
     "Task embeddings, and a hypernetwork for each stack"
     def __init__(self,
@@ -108,7 +108,8 @@ class TaskAdapters(nn.Module):
         self.task, self.b = nn.Embedding(tasks, width), b
         self.coming = None # tasks that were announced, a number for each sequence
         def net(layers):
-            mlp = nn.Sequential(nn.Linear(3*width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.LayerNorm(width))
+            first, second = nn.Linear(3*width, hidden), nn.Linear(hidden, width)
+            mlp = nn.Sequential(first, nn.ReLU(), second, nn.LayerNorm(width))
             places = [(layers, width), (2, width)]
             return HyperNetwork(mlp, width, places, size=2*b*h + b + 3*h, zero=2*h, h=h)
         self.nets = nn.ModuleList(net(l) for l in layers)
@@ -116,13 +117,13 @@ class TaskAdapters(nn.Module):
         "Adapters of tasks at a place, one row per id"
         return self.nets[stack](self.task(ids), layer, position)
 
-# %% ../../nbs/47_hyper.ipynb #01f40683
+# %% ../../nbs/47_hyper.ipynb #1718e0fe
 @patch
 def take(self:TaskAdapters, module, args):
     "Hook of the encoder, before a pass"
     if self.coming is None:
-        raise ValueError('the tasks of this batch are not known: expected an announcement before every pass of the '
-                         'encoder; pass method.prompts() where prompts go')
+        raise ValueError('the tasks of this batch are not known: expected an announcement before every pass '
+                         'of the encoder; pass method.prompts() where prompts go')
     (self.ids, self.which), self.coming = self.coming.unique(return_inverse=True), None
 
 @patch
@@ -158,14 +159,17 @@ class HyperFormer(HyperMethod):
             hyper = TaskAdapters(len(self.tasks), layers, backbone.width, bottleneck, width, hidden)
         model.hyper = hyper.to(backbone.device)
         self._hook(model.hyper)
-    def _hook(self, hyper):
-        self.stacks[0].register_forward_pre_hook(hyper.take)
-        for stack, positions in enumerate(zip(self.attentions, self.feed_forward)):
-            for position, sublayers in enumerate(positions):
-                for layer, m in enumerate(sublayers):
-                    m.register_forward_hook(partial(hyper.adapted, stack, layer, position))
     def groups(self):
         return super().groups() | {'layer_norms': (self.norms, self.lr)}
+
+# %% ../../nbs/47_hyper.ipynb #968c0740
+@patch
+def _hook(self:HyperFormer, hyper):
+    self.stacks[0].register_forward_pre_hook(hyper.take)
+    for stack, positions in enumerate(zip(self.attentions, self.feed_forward)):
+        for position, sublayers in enumerate(positions):
+            for layer, m in enumerate(sublayers):
+                m.register_forward_hook(partial(hyper.adapted, stack, layer, position))
 
 # %% ../../nbs/47_hyper.ipynb #74f49e08
 @patch
@@ -248,7 +252,7 @@ def adapted(self:InputAdapters, in_decoder, layer, module, args, y):
     w = self.weights(self.pooled, layer) if in_decoder else self.static[layer][None]
     return y + apply_adapter(x, w, self.b, activation=self.activation)
 
-# %% ../../nbs/47_hyper.ipynb #e7b830a1
+# %% ../../nbs/47_hyper.ipynb #b4d99c6b
 class HyperDecoder(HyperMethod):
     "Encoder adapters, and decoder adapters written for each input (Ivison and Peters 2022)"
     def __init__(self,
@@ -267,15 +271,18 @@ class HyperDecoder(HyperMethod):
             hyper = InputAdapters(layers, backbone.width, bottleneck, hidden, width, placement)
         self.backbone.model.hyper = hyper.to(backbone.device)
         self._hook(self.backbone.model.hyper)
-    def _hook(self, hyper):
-        encoder, decoder = self.stacks
-        decoder.register_forward_pre_hook(hyper.read, with_kwargs=True)
-        decoder.register_forward_hook(hyper.forget, always_call=True)
-        for in_decoder, stack in enumerate(self.stacks):
-            for layer, m in enumerate(self.feed_forward[in_decoder]):
-                m.register_forward_hook(partial(hyper.adapted, in_decoder, layer))
-            if hyper.parallel:
-                for m in _entries(stack): m.register_forward_pre_hook(hyper.enter)
+
+# %% ../../nbs/47_hyper.ipynb #97856c40
+@patch
+def _hook(self:HyperDecoder, hyper):
+    encoder, decoder = self.stacks
+    decoder.register_forward_pre_hook(hyper.read, with_kwargs=True)
+    decoder.register_forward_hook(hyper.forget, always_call=True)
+    for in_decoder, stack in enumerate(self.stacks):
+        for layer, m in enumerate(self.feed_forward[in_decoder]):
+            m.register_forward_hook(partial(hyper.adapted, in_decoder, layer))
+        if hyper.parallel:
+            for m in _entries(stack): m.register_forward_pre_hook(hyper.enter)
 
 # %% ../../nbs/47_hyper.ipynb #dd5c9ed7
 @method('hyperdecoder', label='HyperDecoder', sources=False, trains='weights', order=44,

@@ -51,18 +51,18 @@ def _early_prompts(ctx, start, steps):
     def learn(track): return learn_prompts(ctx.backbone, ctx.sources, start, early, track)
     return ctx.stage(learn, 'early prompts', early)
 
-# %% ../../nbs/43_spot.ipynb #28d9b524
+# %% ../../nbs/43_spot.ipynb #2ab6e48f
 @method('spot', label='SPoT', sources=True, trains='prompt', order=10,
         top=option(1, 'How many source prompts are joined', least=1),
         keys=option('finished', "The sources' prompts that the target's early one is compared with",
                     choices=('finished', 'early')),
-        begin=option('sources', "Where the early prompt begins: at the sources' start, or at the target's own",
+        begin=option('sources', "Where the early prompt begins: the sources' start, or the target's own",
                      choices=('sources', 'target')))
 def spot(ctx, top, keys, begin):
     "SPoT: from the source prompt that the target's early prompt resembles"
     source, target = ctx.config.source, ctx.config.target
     most = len(source.tasks)
-    if top > most: raise ValueError(f'spot.top: expected at most the number of source tasks {most}, got {top}')
+    if top > most: raise ValueError(f'spot.top: expected at most all source tasks, {most}, got {top}')
     finished = ctx.separate().particles
     common = ctx.start(source.seed)
     steps = max(1, target.steps//4)

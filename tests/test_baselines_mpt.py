@@ -1,22 +1,16 @@
 """Multitask prompt tuning: its loss against plain transformers calls, its limit, its subsets, its counts, its resume."""
 import pytest, torch, torch.nn.functional as F
-from transformers import T5Config, T5ForConditionalGeneration
-from bayes_prompt.backbone import Backbone, load_backbone
 from bayes_prompt.baselines.mpt import MPTSource, target_start
+from bayes_prompt.callbacks import Checkpoint
 from bayes_prompt.data import load_task
 from bayes_prompt.engine import prompt_losses
 from bayes_prompt.prompt import Example, encode, init_prompts
 from bayes_prompt.target import SharedPrompt
-from bayes_prompt.train import PromptTuning, fit, make_optimizer, predict
+from bayes_prompt.evaluate import predict
+from bayes_prompt.train import PromptTuning, fit, make_optimizer
 
 NAMES = ['tweets', 'spam', 'hypernym']
 RATE, DROP = {'tiny-t5': 1., 'mini': .1}, {'tiny-t5': .95, 'mini': .8}   # a random T5 answers to large steps only, and little
-
-@pytest.fixture(scope='module', params=['tiny-t5', 'mini'])
-def bb(request): return load_backbone(request.param)
-
-@pytest.fixture(scope='module')
-def tiny(): return load_backbone('tiny-t5')
 
 def data(bb, n=4, names=NAMES): return [encode(bb, load_task(t).train[:n], max_src=16, task=t) for t in names]
 
@@ -166,12 +160,13 @@ def test_a_killed_run_resumes_to_the_bit(bb, tmp_path):
     def killed(t):
         if t == 5: raise KeyboardInterrupt
         return batch(t)
+    def saved(): return Checkpoint(tmp_path/'mpt.safetensors', every=3)
     a, b, c = [source(bb) for _ in range(3)]
     ha = fit(a, batch, 8)
-    with pytest.raises(KeyboardInterrupt): fit(b, killed, 8, checkpoint=tmp_path/'mpt.pt', every=3, key='mpt')
-    hc = fit(c, batch, 8, checkpoint=tmp_path/'mpt.pt', every=3, key='mpt')
+    with pytest.raises(KeyboardInterrupt): fit(b, killed, 8, callbacks=[saved()], key='mpt')
+    hc = fit(c, batch, 8, callbacks=[saved()], key='mpt')
     assert ha == hc and all(torch.equal(p, q) for p, q in zip((a.full, a.u, a.v), (c.full, c.u, c.v))) and not torch.equal(a.full, b.full)
-    with pytest.raises(ValueError, match='another run'): fit(source(bb), batch, 8, checkpoint=tmp_path/'mpt.pt', key='other')
+    with pytest.raises(ValueError, match='another run'): fit(source(bb), batch, 8, callbacks=[saved()], key='other')
 
 def test_saved_parameters_predict_the_same(tiny, tmp_path):
     exs, choices = data(tiny, 4), ['negative', 'positive', 'ham']
@@ -201,15 +196,13 @@ def test_target_stage(bb):
     h = fit(t, lambda t: exs, 15)
     assert h[-1]['loss'] < DROP[bb.name]*h[0]['loss'] and torch.equal(m.full, kept)   # the source stage is not written to
 
-def test_published_counts():
-    with torch.device('meta'): model = T5ForConditionalGeneration(T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12, d_kv=64, vocab_size=32128))
-    t5 = Backbone('t5-base', model.requires_grad_(False), load_backbone('tiny-t5').tokenizer)
-    assert sum(p.numel() for p in model.parameters()) == 222_903_552
-    m = MPTSource(t5, torch.zeros(100, 768), list('abcdef'), distill=0)
+def test_published_counts(t5_base):
+    assert sum(p.numel() for p in t5_base.model.parameters()) == 222_903_552
+    m = MPTSource(t5_base, torch.zeros(100, 768), list('abcdef'), distill=0)
     assert m.trainable() == 100*768 + 6*(100+768) and sum(p.numel() for g in make_optimizer(m).param_groups for p in g['params']) == m.trainable()
     full, u, v = target_start(m)
-    assert SharedPrompt(t5, full, ('',), u, v).trainable() == 77_668
-    assert SharedPrompt(t5, full, tuple('abcdefgh'), u, v).trainable() == 8*10_468
+    assert SharedPrompt(t5_base, full, ('',), u, v).trainable() == 77_668
+    assert SharedPrompt(t5_base, full, tuple('abcdefgh'), u, v).trainable() == 8*10_468
 
 def test_bad_input_is_refused(tiny):
     x, exs = init_prompts(tiny, 4, 4), data(tiny, 1)
