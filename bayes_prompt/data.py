@@ -38,6 +38,7 @@ def _opened(path):
     encoding = 'utf-16' if start in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
     return unpack(path, 'rt', encoding=encoding, newline='')
 
+# %% ../nbs/11_data.ipynb #1639b91c
 def _json(path):
     "Objects, one a line or in one list"
     with _opened(path) as f: text = f.read()
@@ -139,6 +140,7 @@ def _found(folder, *stems):
     files = (Path(folder)/f'{stem}{ending}' for stem in stems for ending in _ENDINGS)
     return next((f for f in files if f.is_file()), None)
 
+# %% ../nbs/11_data.ipynb #a413fd14
 def _part_files(task, folder):
     "The files of each part of a task of the Hub"
     def file(part):
@@ -249,6 +251,7 @@ def _texts(task, file, rows, style, add_prefix, indexed):
         except ValueError as e: raise ValueError(f'{file.name}, row {i}: {e}') from None
     return out
 
+# %% ../nbs/11_data.ipynb #b7903c82
 def _checked(task, file, rows):
     "The rows of a file, if it has any, and the columns that are known to be needed"
     wanted = () if task.hub else (*task.fields, task.label)
@@ -277,6 +280,7 @@ def _read(task, groups, style, add_prefix):
     splits = [r.get('split') for r in first] if 'split' in first[0] else None
     return [[t for f in group for t in texts[f]] for group in groups], splits
 
+# %% ../nbs/11_data.ipynb #53212d70
 def _cut(task, files, parts, splits):
     "Train, validation and test, and which rows went where"
     if task.hub: return published_split(task.split, parts)

@@ -57,6 +57,7 @@ def _download(task, part, commit, file):
         raise OSError(f'could not write {file}: {e.strerror}; what was fetched before is kept') from None
     except Exception as e: raise _silent(task, e) from None
 
+# %% ../nbs/12_hub.ipynb #de20696a
 def _save(task, part, file, log):
     "Fetch one part; first its commit is noted, then the file appears under its name"
     whole = file.with_suffix(f'.part{os.getpid()}')

@@ -62,6 +62,7 @@ def _listed(gold):
         raise ValueError(f'row {i}: expected at least one gold answer, got none; drop or mend that row')
     return [[_text(a, i, 'gold answer') for a in g] for i, g in enumerate(lists)]
 
+# %% ../nbs/13_metrics.ipynb #d2bc83ba
 def _check(gold, pred, choices=(), groups=None, sizes=None):
     "Golds as lists, groups as (index of each row's group, which groups are whole)"
     gold, pred = list(gold), list(pred)
@@ -158,6 +159,7 @@ def _labels(gold, pred, choices):
     at = {c: i for i, c in enumerate(choices or sorted({g[0] for g in gold}))}
     return np.array([at[g[0]] for g in gold]), np.array([at.get(p, -1) for p in pred]), len(at)
 
+# %% ../nbs/13_metrics.ipynb #a120d182
 def _decided(gold, pred, choices):
     "The same with a wrong label instead of -1"
     g, p, k = _labels(gold, pred, choices)
@@ -173,6 +175,7 @@ def _binary(gold, pred, choices):
                          'give two labels, or use macro_f1')
     return _decided(gold, pred, choices)
 
+# %% ../nbs/13_metrics.ipynb #a97fe06c
 def _classes(codes, f):
     "A metric of scikit-learn"
     def split(gold, pred, choices, groups):
@@ -347,6 +350,7 @@ def evaluate_predictions(
     invalid = sum(p not in labels for p in answers) if labels else 0
     return out | dict(collapsed=len({*map(head.same or str, answers)}) == 1, invalid=invalid)
 
+# %% ../nbs/13_metrics.ipynb #3526eeb9
 def _interval(f, rows, score, whole):
     if f.exact and (whole is None or f.grouped): return exact_interval(rows.sum(), len(rows))
     return _bootstrap(f, rows, score, whole)

@@ -6,7 +6,7 @@
 __all__ = ['nearest', 'unknown', 'choose', 'option', 'names', 'Options', 'parsed', 'Method', 'method', 'methods']
 
 # %% ../nbs/00_options.ipynb #4ad7b3e9
-import ast, difflib, math, sys
+import ast, difflib, math, re, sys
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from functools import cache
 from numbers import Integral, Real
@@ -70,7 +70,7 @@ def option(
     above=None, # Every allowed number is greater
     most=None, # Greatest allowed number
     choices=None, # Allowed names: a tuple, or a table somewhere in the package, as "svgd:kernels"
-    other:bool=False, # Things that are no names pass too: a number, a function
+    other='', # What passes beside a name: "number" or "function", or both; True leaves the check to somebody else
 ):
     "A field of an `Options` class"
     about = dict(help=help, least=least, above=above, most=most, choices=choices, other=other)
@@ -133,6 +133,21 @@ def _options(group):
     "Its fields that were declared by `option`"
     return [f for f in fields(group) if 'help' in f.metadata]
 
+def _other(key, value, about):
+    "A name, a function or a number"
+    other = about['other']
+    if other is True: return value
+    if 'number' in other and isinstance(value, str) and re.fullmatch(r'[-+.\de]*\d[-+.\de]*', value): value = _number(key, value)
+    number = 'number' in other and not isinstance(value, bool) and (isinstance(value, Real) or hasattr(value, 'item')) # a tensor's too
+    if isinstance(value, str): _bounded(key, value, dict(choices=about['choices']))
+    elif number: _bounded(key, float(value), about | dict(choices=None))
+    elif not ('function' in other and callable(value)): raise ValueError(f'{key}: expected a name or a {other}, got {value!r}')
+    return value
+
+def _number(key, text):
+    try: return float(text)
+    except ValueError: raise ValueError(f'{key}: expected a name or a number, got {text!r}') from None
+
 def _default(f):
     return f.default_factory() if f.default is MISSING else f.default
 
@@ -146,7 +161,8 @@ class Options:
             key, value, default = self.key(f.name), getattr(self, f.name), _default(f)
             if isinstance(default, Options):
                 if not isinstance(value, type(default)): value = type(default)().changed(value)
-            elif not (f.metadata['other'] and not isinstance(value, str)):
+            elif f.metadata['other']: value = _other(key, value, f.metadata)
+            else:
                 value = _typed(key, value, default)
                 _bounded(key, value, f.metadata)
             object.__setattr__(self, f.name, value)

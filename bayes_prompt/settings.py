@@ -14,8 +14,8 @@ from .options import Options, option
 class SVGD(Options):
     "How particles interact"
     path = 'source.svgd'
-    kernel:object = option('rbf', 'Kernel between particles', choices='svgd:kernels', other=True)
-    bandwidth:object = option('median', 'Its bandwidth: a rule, or a number', choices='svgd:bandwidths', other=True)
+    kernel:object = option('rbf', 'Kernel between particles', choices='svgd:kernels', other='function')
+    bandwidth:object = option('median', 'Its bandwidth: a rule, or a number', choices='svgd:bandwidths', other='number or function')
     repulsion:float = option(1., 'Factor of the repulsive term; 1 is SVGD', least=0)
     damping:float = option(1., "Factor of each particle's own score in its drive; 1 is SVGD", least=0)
     blocks:str = option('all', 'One kernel on whole particles, or one for each token or coordinate', choices=('all', 'token', 'coordinate'))
@@ -60,7 +60,7 @@ class Target(Options):
     prior:str = option('mean', 'What the source particles make of themselves', choices='target:PRIORS')
     sigma:float = option(16., 'Width of the prior', above=0)
     unit:str = option('one', 'What sigma is measured in: one, the embeddings\' RMS, or the particles\' spread', choices=('one', 'embeddings', 'particles'))
-    evidence:object = option('one', 'What the mean loss counts beside the prior: one (as published), examples, tokens, or a number', choices=('one', 'examples', 'tokens'), other=True)
+    evidence:object = option('one', 'What the mean loss counts beside the prior: one (as published), examples, tokens, or a number', choices=('one', 'examples', 'tokens'), other='number', above=0)
     full:bool = option(True, 'Train the full matrix of the decomposed prompt')
     low:bool = option(True, 'Train its vectors u and v')
     judge_every:int = option(0, 'Steps between two scores of the validation part, the best parameters are kept; 0 for no early stopping', least=0)
@@ -69,9 +69,6 @@ class Target(Options):
     def check(self):
         if self.task in self.others or len(set(self.others)) < len(self.others):
             raise ValueError(f'target.others: expected further tasks beside {self.task!r}, each once, got {list(self.others)}')
-        number = isinstance(self.evidence, (int, float)) and not isinstance(self.evidence, bool)
-        if not isinstance(self.evidence, str) and not (number and 0 < self.evidence < float('inf')):
-            raise ValueError(f'target.evidence: expected one, examples, tokens or a number above 0, got {self.evidence!r}')
         if not (self.full or self.low): raise ValueError('target.full and target.low are both false: expected something to train')
 
 # %% ../nbs/01_settings.ipynb #2bede768

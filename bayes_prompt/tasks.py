@@ -122,6 +122,7 @@ def _numbers(value):
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f'grid: expected lowest, highest and step, got {_short(value)}') from None
 
+# %% ../nbs/10_tasks.ipynb #07a434b2
 def _check_names(task):
     if not re.fullmatch(r'\w[\w.-]*', task.name):
         raise ValueError(f'name: expected letters, digits, _, . and -, as it names files, got {task.name!r}')
@@ -139,6 +140,7 @@ def _check_hub(task):
         raise ValueError('split and parts: expected hub = "…" too, whose data they are about; '
                          'local data has a column `split`')
 
+# %% ../nbs/10_tasks.ipynb #8daa319a
 def _check_templates(task):
     templates = [t for t in (task.template, task.attempt, task.t5) if t]
     if bool(task.fields) == bool(templates) or templates and not all(map(task.shown, STYLES)):
@@ -158,6 +160,7 @@ def _check_leaks(task):
         raise ValueError(f'expected a text without the answer, but it shows {task.label!r}, '
                          'the column of the label: take that out')
 
+# %% ../nbs/10_tasks.ipynb #d4ff9b5c
 def _check_labels(task):
     words = [' '.join(w.split()) for w in task.labels]
     if len(words) == 1 or len({*words}) < len(words) or '' in words:
@@ -390,6 +393,7 @@ def _anli(row, label, style):
     texts = {k: ' '.join(row[k].split()) if style == 't5' else row[k] for k in ('premise', 'hypothesis')}
     return Prepared(texts | dict(round=row.get('round', 1)))
 
+# %% ../nbs/10_tasks.ipynb #8d8c470b
 def _stsb(row, label, style):
     x = float(-1 if label in (None, '') else label)
     if x == -1: return Prepared({}, answers=[])

@@ -7,7 +7,7 @@ from bayes_prompt.config import make_config
 from bayes_prompt.options import methods
 
 @pytest.mark.parametrize('words, said', [
-    (['target=moovie'], "nearest is 'movie'"), (['sede=1'], "nearest is 'seed'"), (['k=1000000'], 'ask for at most'), (['length=5000'], 'shorter prompt'), (['m=0'], 'at least 1'), (['backbone=minni'], "nearest is 'mini'"),
+    (['target=moovie'], "nearest is 'movie'"), (['sede=1'], "nearest is 'seed'"), (['k=1000000'], 'ask for at most'), (['length=5000'], 'shorter prompt'), (['m=0'], 'at least 1'), (['backbone=minni'], "nearest known name is 'mini'"),
     (['prior=meen'], "nearest is 'mean'"), (['kappa=9'], 'number of source tasks'), (['backbone=tiny-t5', 'length=100000'], 'shorter prompt'), (['kernel=rbff'], "nearest is 'rbf'"), (['seed=-1'], 'at least 0'), (['lr=inf'], 'finite'),
     (['sources=nyt,nyt'], 'different tasks'), (['device=cudda'], 'cudda'), (['device=cuda'], 'cuda'), (['max_src=3'], 'at least 8 tokens'), (['data_dir=/nowhere'], 'no folder'), (['none.json'], 'no configuration file'), (['--log', 'cvs'], "nearest is 'csv'")])
 def test_bad_input_is_one_sentence(words, said, tmp_path):
@@ -48,3 +48,13 @@ def test_ctrl_c_says_what_is_kept_and_goes_on(tmp_path):
     assert r.returncode == 0, r.stderr
     assert all((tmp_path/f).stat().st_mtime_ns == t for f, t in kept.items()) and len(list(tmp_path.glob('*.json'))) == 6
     assert 'bmtpt' in (tmp_path/'table.txt').read_text() and (tmp_path/'figure.png').stat().st_size > 5000
+
+def test_a_sweep_lists_what_is_left(capsys, tmp_path):
+    from bayes_prompt.cli import bp_sweep
+    experiment = str(Path(__file__).resolve().parents[1]/'experiments/demo.toml')
+    bp_sweep([experiment, '--dry-run'])
+    assert '18 runs, 0 left' in capsys.readouterr().out
+    bp_sweep([experiment, '--dry-run', '--out', str(tmp_path)])
+    assert '18 runs, 18 left' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as e: bp_sweep(['none'])
+    assert 'none.toml' in e.value.code
