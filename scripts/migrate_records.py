@@ -8,8 +8,8 @@ weights are still the ones that the runs had. Nothing in a folder is changed whe
 call changes nothing. Where a record is older than the key `lr_weights`, `lr` was the rate of whatever was trained, so
 a method that trains weights is given that rate under the newer name.
 
-The 281 records of this repository were migrated by this script. `git log bayes_prompt/assets` says that the package's
-tasks have not changed since db00a7d and its backbone not since f9c6c5f, and every record was committed later. Of 24
+The 281 records of this repository were migrated by this script. `git log` of `bayes_prompt/assets/mini` and `mini_backbone` says that
+the data has not changed since db00a7d and the backbone not since f9c6c5f, and every record was committed later. Of 24
 that were made at db00a7d, when the backbone lay there uncommitted, git cannot tell; two of these were run again, and
 gave the same losses and scores to the last digit. `tests/test_golden.py` runs three others again.
 """
