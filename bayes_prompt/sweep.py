@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from .config import Config, _dotted, _toml, _WHERE, flat, long_names, make_config, read_changes
+from .config import Config, _dotted, _toml, flat, long_names, make_config, read_changes, told
 from .options import choose, methods, unknown
 from .store import read_json
 
@@ -116,8 +116,7 @@ def read_experiment(
 # %% ../nbs/53_sweep.ipynb #5cf59436
 def _same(config):
     "What two configurations have in common if they mean the same run"
-    told = {k: v for k, v in _dotted(config.differences()).items() if k not in _WHERE}
-    return json.dumps(told, sort_keys=True)
+    return json.dumps(told(config), sort_keys=True)
 
 # %% ../nbs/53_sweep.ipynb #d51271f6
 def planned(
