@@ -17,13 +17,14 @@ def _version(package):
     except PackageNotFoundError: return None
 
 def _git(*args):
-    got = subprocess.run(['git', *args], cwd=bayes_prompt.__path__[0], capture_output=True, text=True, timeout=5, check=True)
+    here = bayes_prompt.__path__[0]
+    got = subprocess.run(['git', *args], cwd=here, capture_output=True, text=True, timeout=5, check=True)
     return got.stdout.strip()
 
 def _commit():
     "Of the checkout this package runs from, if it is one; \"-dirty\" where files were changed since"
     try:
-        _git('ls-files', '--error-unmatch', '__init__.py') # a package inside somebody else's checkout has no commit
+        _git('ls-files', '--error-unmatch', '__init__.py') # inside somebody else's checkout it has no commit
         return _git('describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*')
     except (OSError, subprocess.SubprocessError): return None
 
@@ -70,7 +71,10 @@ def check_out(
         (out/'sources').mkdir(parents=True, exist_ok=True)
         probe.write_text('x')
         probe.unlink()
-    except OSError as e: raise OSError(f'cannot write to {out}: {e.strerror}; choose another folder with --out') from None
+    except OSError as e:
+        raise OSError(f'cannot write to {out}: {e.strerror}; choose another folder with --out') from None
     free = shutil.disk_usage(out).free // 2**20
-    if free < need: raise OSError(f'{out}: expected {need} MiB of free disk, got {free}; make room or choose another folder with --out')
+    if free < need:
+        raise OSError(f'{out}: expected {need} MiB of free disk, got {free}; '
+                      'make room or choose another folder with --out')
     return out

@@ -31,7 +31,8 @@ from .tasks import TASKS
 
 # %% ../nbs/51_protocol.ipynb #833bf749
 # A backbone's files that decide numbers; a licence beside them does not
-_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', 'tokenizer*', '*.model', 'vocab.*', 'merges.txt', '*_tokens*.json')
+_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin',
+         'tokenizer*', '*.model', 'vocab.*', 'merges.txt', '*_tokens*.json')
 
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
@@ -74,7 +75,7 @@ def data_fingerprint(
 def _loaded(name, style, folder, prefix, *state): return load_task(name, style, folder, prefix)
 
 def _load(name, data):
-    "A task's texts, read once for all runs of a process, as long as neither its files nor its description change"
+    "A task's texts, read once in a process, as long as neither its files nor its description change"
     folder = data.folder or None
     files = [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in task_files(name, folder)]
     return _loaded(name, data.style, folder, data.prefix, repr(TASKS[name]), *files)
@@ -124,7 +125,7 @@ class Context:
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
         self.indices = {name: self._draw(d) for name, d in self.data.items()}
-        self.train = {name: self.encode([d.train[i] for i in self.indices[name]], d.task) for name, d in self.data.items()}
+        self.train = {name: self._few(name) for name in self.tasks}
         for d in self.data.values(): self._try_metric(d)
 
     def load(self, task:str):
@@ -150,6 +151,10 @@ class Context:
         k = self.config.target.k
         return few_shot(data.train, k, self.config.seed, data.classes) if k else list(range(len(data.train)))
 
+    def _few(self, name):
+        data = self.data[name]
+        return self.encode([data.train[i] for i in self.indices[name]], data.task)
+
     def _try_metric(self, data):
         "A metric that does not fit the task is refused now, not after the training"
         some = data.answers[self.config.data.part][:2]
@@ -164,7 +169,8 @@ class Context:
 def sources(self:Context)->dict: # Name -> list of `Example`
     "The source tasks"
     if not self.spec.sources:
-        raise ValueError(f'method {self.spec.name!r} reads the sources, but was registered with sources=False: declare it in its @method')
+        raise ValueError(f'method {self.spec.name!r} reads the sources, but was registered with sources=False: '
+                         'declare it in its @method')
     if not hasattr(self, '_sources'):
         self._sources = {s: self.encode(self.load(s).train, TASKS[s]) for s in self.config.source.tasks}
     return self._sources
@@ -198,7 +204,7 @@ def _learn(self:Context, learn, folder, kind):
     "Learn a stage, with what it cost; its checkpoints go when it is whole"
     began, before = perf_counter(), Counter(self.backbone.meter)
     posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind}: {name}'))
-    spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # with those of a killed run that was resumed
+    spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # a resumed run's killed part too
     posterior.config |= dict(seconds=spent['seconds'] + perf_counter() - began, tokens=spent['tokens'])
     posterior.save(folder)
     self.ledger.made += spent['tokens']
@@ -227,15 +233,17 @@ def posterior(self:Context,
 @patch
 def separate(self:Context)->SourcePosterior:
     "A prompt of each source task"
-    def learn(track): return learn_prompts(self.backbone, self.sources, self.start(self.config.source.seed), self.config.source, track)
-    return self.stage(learn, 'separate', replace(self.config.source, particles=len(self.config.source.tasks)))
+    source = replace(self.config.source, particles=len(self.config.source.tasks))
+    def learn(track): return learn_prompts(self.backbone, self.sources, self.start(source.seed), source, track)
+    return self.stage(learn, 'separate', source)
 
 # %% ../nbs/51_protocol.ipynb #b1ccbd54
 _SHORT_STAGE = 100 # steps: a shorter target stage is faster done again than saved
 
 @patch
 def _target_callbacks(self:Context, judged, steps):
-    t, label = self.config.target, f'{self.config.method} on {", ".join(self.tasks)}, seed {self.config.seed}'
+    c, t = self.config, self.config.target
+    label = f'{c.method} on {", ".join(self.tasks)}, seed {c.seed}'
     file = self.out/'sources'/'running'/self.name/f'{len(self.history)}.safetensors'
     heard = [c for c in self._track(file, label, every=100) if steps > _SHORT_STAGE or not isinstance(c, Checkpoint)]
     return heard + ([EarlyStopping(judged, t.judge_every, t.patience)] if judged and t.judge_every else [])
@@ -279,6 +287,8 @@ def score(self:Context,
     data, n = self.data[task], self.config.data.limit or None
     pairs, answers, t = getattr(data, part)[:n], data.answers[part][:n], data.task
     groups = dict(groups=data.groups[part][:n], sizes=data.sizes) if data.groups else {}
-    whole = not groups or any(c == data.sizes[g] for g, c in Counter(groups['groups']).items()) # else no question can be scored as one
-    return evaluate(method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
-                    t.read, t.labels if t.read else (), t.max_tgt, **groups)
+    sizes = Counter(groups.get('groups', ()))
+    whole = not groups or any(count == data.sizes[g] for g, count in sizes.items()) # else no question can be scored as one
+    return evaluate(
+        method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
+        t.read, t.labels if t.read else (), t.max_tgt, **groups)

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 import bayes_prompt.baselines
 from .collapse import predicted_ratio
-from .config import Config, as_record, make_config, record_name
+from .config import Config, as_record, make_config, record_name, told
 from .machine import check_out, environment, peak_memory, reset_peak
 from .options import METHODS, methods
 from .protocol import Context, data_fingerprint, weights_of
@@ -31,7 +31,7 @@ def method_of(
 # %% ../nbs/52_run.ipynb #a7b5c1b4
 def _read(path, config):
     record = read_json(path, 'record')
-    if make_config(record['config']).differences() == config.differences(): return record
+    if told(make_config(record['config'])) == told(config): return record
     raise ValueError(f'the record {path} was made with another configuration than its name says: remove it or choose another folder')
 
 def _rounded(history, digits=4):

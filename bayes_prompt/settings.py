@@ -15,11 +15,13 @@ class SVGD(Options):
     "How particles interact"
     path = 'source.svgd'
     kernel:object = option('rbf', 'Kernel between particles', choices='svgd:kernels', other='function')
-    bandwidth:object = option('median', 'Its bandwidth: a rule, or a number', choices='svgd:bandwidths', other='number or function')
+    bandwidth:object = option('median', 'Its bandwidth: a rule, or a number',
+                              choices='svgd:bandwidths', other='number or function')
     repulsion:float = option(1., 'Factor of the repulsive term; 1 is SVGD', least=0)
     damping:float = option(1., "Factor of each particle's own score in its drive; 1 is SVGD", least=0)
-    blocks:str = option('all', 'One kernel on whole particles, or one for each token or coordinate', choices=('all', 'token', 'coordinate'))
-    noise:bool = option(False, 'Noisy SVGD, whose spread is right in many dimensions; for the optimiser sgd')
+    blocks:str = option('all', 'One kernel on whole particles, or one for each token or coordinate',
+                        choices=('all', 'token', 'coordinate'))
+    noise:bool = option(False, 'Noisy SVGD, right in many dimensions; for the optimiser sgd')
 
 # %% ../nbs/01_settings.ipynb #e8f43cd8
 @dataclass(frozen=True)
@@ -38,10 +40,14 @@ class Source(Options):
     svgd:SVGD = option(SVGD, 'How particles interact')
 
     def check(self):
-        if len(set(self.tasks)) < len(self.tasks): raise ValueError(f'source.tasks: expected different tasks, got {list(self.tasks)}')
-        if self.kappa > len(self.tasks): raise ValueError(f'source.kappa: expected at most the number of source tasks {len(self.tasks)}, got {self.kappa}')
+        tasks = self.tasks
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f'source.tasks: expected different tasks, got {list(tasks)}')
+        if self.kappa > len(tasks):
+            raise ValueError(f'source.kappa: expected at most the number of source tasks {len(tasks)}, got {self.kappa}')
         if self.svgd.noise and self.optimizer != 'sgd':
-            raise ValueError(f'source.svgd.noise: expected source.optimizer="sgd", got {self.optimizer!r}; the noise has the size of plain steps')
+            raise ValueError(f'source.svgd.noise: expected source.optimizer="sgd", got {self.optimizer!r}; '
+                             'the noise has the size of plain steps')
 
 # %% ../nbs/01_settings.ipynb #458a3ef7
 @dataclass(frozen=True)
@@ -55,21 +61,25 @@ class Target(Options):
     batch:int = option(8, 'Examples in a step', least=1)
     lr:float = option(.01, 'Learning rate of prompts', above=0)
     lr_low:float = option(.01, 'Learning rate of the vectors u and v', above=0)
-    lr_weights:float = option(0., "Learning rate where weights of the model are trained; 0 for the method's usual one", least=0)
+    lr_weights:float = option(0., "Learning rate of weights of the model; 0 for the method's usual one", least=0)
     optimizer:str = option('adam', 'Optimiser', choices='train:OPTIMIZERS')
     prior:str = option('mean', 'What the source particles make of themselves', choices='target:PRIORS')
     sigma:float = option(16., 'Width of the prior', above=0)
-    unit:str = option('one', 'What sigma is measured in: one, the embeddings\' RMS, or the particles\' spread', choices=('one', 'embeddings', 'particles'))
-    evidence:object = option('one', 'What the mean loss counts beside the prior: one (as published), examples, tokens, or a number', choices=('one', 'examples', 'tokens'), other='number', above=0)
+    unit:str = option('one', "What sigma is measured in: one, the embeddings' RMS, the particles' spread",
+                      choices=('one', 'embeddings', 'particles'))
+    evidence:object = option('one', 'What the mean loss counts beside the prior: one, as published, or more',
+                             choices=('one', 'examples', 'tokens'), other='number', above=0)
     full:bool = option(True, 'Train the full matrix of the decomposed prompt')
     low:bool = option(True, 'Train its vectors u and v')
-    judge_every:int = option(0, 'Steps between two scores of the validation part, the best parameters are kept; 0 for no early stopping', least=0)
+    judge_every:int = option(0, 'Steps between two validation scores, the best is kept; 0 for no early stopping', least=0)
     patience:int = option(0, 'Stop after so many scores without a better one; 0 for never', least=0)
 
     def check(self):
         if self.task in self.others or len(set(self.others)) < len(self.others):
-            raise ValueError(f'target.others: expected further tasks beside {self.task!r}, each once, got {list(self.others)}')
-        if not (self.full or self.low): raise ValueError('target.full and target.low are both false: expected something to train')
+            raise ValueError(f'target.others: expected further tasks beside {self.task!r}, each once, '
+                             f'got {list(self.others)}')
+        if not (self.full or self.low):
+            raise ValueError('target.full and target.low are both false: expected something to train')
 
 # %% ../nbs/01_settings.ipynb #2bede768
 @dataclass(frozen=True)
@@ -81,7 +91,8 @@ class Data(Options):
     style:str = option('t5', 'Verbaliser: "t5" words or "attempt" digits', choices='tasks:STYLES')
     prefix:bool = option(True, "Texts begin with the task's name")
     max_src:int = option(0, "Input tokens, prompt not counted; 0 for each task's own", least=0)
-    part:str = option('test', 'Part that is scored; choose anything with "validation"', choices=('validation', 'test'))
+    part:str = option('test', 'Part that is scored; choose anything with "validation"',
+                      choices=('validation', 'test'))
     validate:bool = option(False, 'Score the validation part too')
     limit:int = option(0, 'Score only the first so many examples; 0 for all', least=0)
 
@@ -92,5 +103,6 @@ class Compute(Options):
     path = 'compute'
     backbone:str = option('mini', '"mini", "tiny-t5", a local folder or a Hugging Face id')
     device:str = option('cpu', 'Where it runs')
-    dtype:str = option('float32', "Of the frozen backbone's weights, bfloat16 on a GPU; prompts and SVGD stay in float32", choices=('float32', 'bfloat16'))
+    dtype:str = option('float32', 'Of the frozen weights, bfloat16 on a GPU; prompts and SVGD stay in float32',
+                       choices=('float32', 'bfloat16'))
     engine:str = option('auto', '"packed" rows for T5, the "plain" path, or what is faster', choices='packed:ENGINES')

@@ -21,7 +21,7 @@ from .train import PromptMethod, PromptTuning, batches, fit
 
 # %% ../nbs/30_source.ipynb #c009
 class SourceSVGD(PromptMethod):
-    "M particles that follow the SVGD direction of eq. (2); with M = 1 this is prompt tuning on the pooled sources (vanilla transfer)"
+    "M particles that follow SVGD's direction; one particle is prompt tuning on the pooled sources (vanilla transfer)"
     def __init__(self,
         backbone:Backbone,
         particles:Tensor, # Where they start, `[M, P, H]`
@@ -49,9 +49,10 @@ class SourceSVGD(PromptMethod):
         return log | (dict(ratio=float(repulsion_ratio(x, score, self.svgd))) if len(x) > 1 else {})
 
     def noise(self, x, step):
-        "√(2/ε)·N(0, K/M) with the step size ε of this very step: the step then adds the noise of noisy SVGD at temperature 1"
-        draw = torch.Generator(x.device).manual_seed(self.seed*10**6 + step) # a function of the step, so that a run can be resumed
-        return (2/(self.lr*self.factor))**.5*kernel_noise(x, self.svgd, draw)
+        "√(2/ε)·N(0, K/M) with the ε of this very step, which then adds the noise of SVGD at temperature 1"
+        step_size = self.lr*self.factor
+        draw = torch.Generator(x.device).manual_seed(self.seed*10**6 + step) # so that a run can be resumed
+        return (2/step_size)**.5*kernel_noise(x, self.svgd, draw)
 
 # %% ../nbs/30_source.ipynb #c011
 @dataclass
@@ -61,7 +62,7 @@ class SourcePosterior:
     tasks:list # Names of the source tasks
     backbone:str # Name of the backbone they belong to
     config:dict = field(default_factory=dict) # How they were made
-    history:list = field(default_factory=list) # One dict per step: loss, total variance, repulsion/drive ratio
+    history:list = field(default_factory=list) # One dict per step: loss, total variance, ratio
 
     def __repr__(self):
         size = f'{len(self.particles)} particles of {tuple(self.particles.shape[1:])}'

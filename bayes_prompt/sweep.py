@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from .config import Config, _dotted, _toml, _WHERE, flat, long_names, make_config, read_changes
+from .config import Config, _dotted, _toml, flat, long_names, make_config, read_changes, told
 from .options import choose, methods, unknown
 from .store import read_json
 
@@ -48,8 +48,9 @@ def _changes(statements):
 _TABLES = dict(answers=str, extends=str, values=dict, method=dict, grid=dict, part=list)
 
 def _expect(key, value, kind):
+    if isinstance(value, kind): return
     written = {str: 'a text', dict: 'a table', list: f'tables [[{key}]]'}[kind]
-    if not isinstance(value, kind): raise ValueError(f'{key}: expected {written}, got {value!r}')
+    raise ValueError(f'{key}: expected {written}, got {value!r}')
 
 def _checked(table, allowed, name='experiment'):
     "A table of a file, if it has nothing else than it may have"
@@ -79,7 +80,8 @@ def _read(path, seen=()):
     try:
         common = _said(_checked(table, _TABLES))
         parts = [_said(_checked(p, ('values', 'method', 'grid'), 'part')) for p in table.get('part', [{}])]
-        if not table.get('answers', '').strip(): raise ValueError('expected answers = "the question", in one sentence')
+        if not table.get('answers', '').strip():
+            raise ValueError('expected answers = "the question", in one sentence')
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
     return table['answers'], [before + common + part for before in inherited for part in parts]
 
@@ -114,8 +116,7 @@ def read_experiment(
 # %% ../nbs/53_sweep.ipynb #5cf59436
 def _same(config):
     "What two configurations have in common if they mean the same run"
-    told = {k: v for k, v in _dotted(config.differences()).items() if k not in _WHERE}
-    return json.dumps(told, sort_keys=True)
+    return json.dumps(told(config), sort_keys=True)
 
 # %% ../nbs/53_sweep.ipynb #d51271f6
 def planned(
@@ -138,7 +139,8 @@ def _names(configs):
     keys = dict.fromkeys(k for row in rows for k in row if k not in ('method', 'target', 'seed', 'sources'))
     told = [k for k in keys if len({repr(row.get(k)) for row in rows}) > 1]
     first = [f'{c.target.task} {c.method} seed {c.seed}' for c in configs]
-    return [' '.join([name, *(f'{k}={row[k]}' for k in told if k in row)]) for name, row in zip(first, rows)]
+    more = [[f'{k}={row[k]}' for k in told if k in row] for row in rows]
+    return [' '.join([name, *extra]) for name, extra in zip(first, more)]
 
 # %% ../nbs/53_sweep.ipynb #cf1c1b40
 def sweep(

@@ -38,7 +38,7 @@ def _none(x, theta, sigma):
 
 PRIORS = dict(mean=_mean, mixture=_mixture, gaussian=_gaussian, none=_none)
 
-# %% ../nbs/31_target.ipynb #801990a5
+# %% ../nbs/31_target.ipynb #c096189e
 def prior_energy(
     particles:Tensor, # `[M, ...]`
     theta:Tensor, # Where; the shape of one particle
@@ -46,12 +46,13 @@ def prior_energy(
     sigma:float=1., # Width in the units of the embeddings
 )->Tensor: # Scalar, nats, differentiable in theta
     "−log of the prior that the particles make, up to a constant"
-    if not sigma > 0: raise ValueError(f'expected sigma above 0, got {sigma}; the prior "none" is sigma without bound')
+    if not sigma > 0:
+        raise ValueError(f'expected sigma above 0, got {sigma}; the prior "none" is sigma without bound')
     return choose(prior, PRIORS, 'prior')(particles.flatten(1), theta.flatten(), sigma)
 
 # %% ../nbs/31_target.ipynb #c014
 class SharedPrompt(PromptMethod):
-    "One matrix for several targets and two vectors of each: multi-target BMTPT under a prior, and the target stage of MPT without one"
+    "One matrix for all targets, two vectors of each: BMTPT under a prior, and without one MPT's target stage"
     def __init__(self,
         backbone:Backbone,
         full:Tensor, # Where Θ starts, `[P, H]`
@@ -67,9 +68,10 @@ class SharedPrompt(PromptMethod):
         evidence:float=1., # What the mean loss counts beside the prior, eq. (3)
     ):
         super().__init__(backbone)
-        if not train or set(train) - {'full', 'low'}: raise ValueError(f"train: expected 'full', 'low' or both, got {train}")
+        if not train or set(train) - {'full', 'low'}:
+            raise ValueError(f"train: expected 'full', 'low' or both, got {train}")
         if prior != 'none' and particles is None:
-            raise ValueError(f'the prior {prior!r} is made of particles, got none: give particles, or the prior "none"')
+            raise ValueError(f'the prior {prior!r} is made of particles, got none: give some, or the prior "none"')
         self.tasks, self.lr, self.lr_low = list(tasks), lr, lr_low
         self.prior, self.sigma, self.evidence = prior, sigma, evidence
         self.particles = None if particles is None else particles.to(backbone.device)
@@ -91,10 +93,12 @@ class SharedPrompt(PromptMethod):
 
     def prompts(self):
         if len(self.tasks) == 1: return self.products()
-        return PerExample(lambda inputs: self.products()[[self._at(e.task) for e in inputs.examples]], len(self.full))
+        def own(inputs): return self.products()[[self._at(e.task) for e in inputs.examples]]
+        return PerExample(own, len(self.full))
 
     def _at(self, task):
-        if task not in self.tasks: raise ValueError(f'expected examples of {self.tasks}, got one of {task!r}; name the task when encoding')
+        if task not in self.tasks:
+            raise ValueError(f'expected examples of {self.tasks}, got one of {task!r}; name the task when encoding')
         return self.tasks.index(task)
 
     def penalty(self):
@@ -112,7 +116,7 @@ def evidence_of(
     counts = dict(one=lambda e: 1, examples=len, tokens=lambda e: sum(len(x.labels) for x in e))
     return sum(map(counts[options.evidence], examples.values()))/len(examples)
 
-# %% ../nbs/31_target.ipynb #5e67179d
+# %% ../nbs/31_target.ipynb #e2f45525
 def sigma_of(
     backbone:Backbone,
     particles:Tensor, # `[M, P, H]`
@@ -120,11 +124,12 @@ def sigma_of(
 )->float: # In the units of the embeddings
     "The width of the prior in plain numbers"
     if options.unit == 'one': return options.sigma
-    if options.unit == 'embeddings': return options.sigma*backbone.embed.weight.float().square().mean().sqrt().item()
-    if len(particles) < 2: raise ValueError('target.unit: the spread of particles needs at least two of them, got 1: use unit=embeddings')
-    return options.sigma*particles.float().var(0).mean().sqrt().item()
+    if options.unit == 'embeddings': variance = backbone.embed.weight.float().square().mean()
+    elif len(particles) > 1: variance = particles.float().var(0).mean()
+    else: raise ValueError('target.unit: a spread needs at least two particles, got 1: use unit=embeddings')
+    return options.sigma*variance.sqrt().item()
 
-# %% ../nbs/31_target.ipynb #e5c6f313
+# %% ../nbs/31_target.ipynb #5a995c53
 def target_method(
     backbone:Backbone,
     start, # A `SourcePosterior`, or a prompt `[P, H]`
@@ -134,16 +139,18 @@ def target_method(
     "BMTPT from a posterior, prompt tuning from a prompt"
     if not isinstance(start, SourcePosterior): return PromptTuning(backbone, start, options.lr)
     if start.backbone != backbone.name:
-        raise ValueError(f'the posterior belongs to backbone {start.backbone!r}, got {backbone.name!r}: particles do not transfer between backbones')
+        raise ValueError(f'the posterior belongs to backbone {start.backbone!r}, got {backbone.name!r}: '
+                         'particles do not transfer between backbones')
     train = ('full',)*options.full + ('low',)*options.low
     sigma = sigma_of(backbone, start.particles, options) if options.prior != 'none' else 1.
-    return SharedPrompt(backbone, start.mean, list(examples), lr=options.lr, lr_low=options.lr_low, train=train, particles=start.particles,
-                        prior=options.prior, sigma=sigma, evidence=evidence_of(options, examples))
+    return SharedPrompt(
+        backbone, start.mean, list(examples), lr=options.lr, lr_low=options.lr_low, train=train,
+        particles=start.particles, prior=options.prior, sigma=sigma, evidence=evidence_of(options, examples))
 
 # %% ../nbs/31_target.ipynb #68b6691c
 _TARGET = 7 # a target's draws are not those of the source task with the same seed
 
-# %% ../nbs/31_target.ipynb #7ef669e8
+# %% ../nbs/31_target.ipynb #411348cd
 def tune(
     method:PromptMethod, # What is trained
     examples:dict, # Target task -> its training `Example`s
@@ -155,9 +162,10 @@ def tune(
 )->list: # One dict per step
     "The target stage of any method"
     for task, some in examples.items():
-        if not some: raise ValueError(f'expected at least one training example of the target {task!r}, got none')
+        if not some: raise ValueError(f'expected at least one training example of target {task!r}, got none')
     batch = batches(list(examples.values()), options.batch, [[seed, _TARGET]]*len(examples))
-    return fit(method, batch, options.steps if steps is None else steps, options.optimizer, callbacks=callbacks, key=key)
+    steps = options.steps if steps is None else steps
+    return fit(method, batch, steps, options.optimizer, callbacks=callbacks, key=key)
 
 # %% ../nbs/31_target.ipynb #c015
 @dataclass
@@ -171,7 +179,9 @@ class Adapted:
         "Of a single target; several have `method.products()`"
         return self.method.prompts()[0].detach()
 
-    def __repr__(self): return f'Adapted({type(self.method).__name__}, {self.method.trainable():,} parameters, {len(self.history)} steps)'
+    def __repr__(self):
+        kind, n = type(self.method).__name__, self.method.trainable()
+        return f'Adapted({kind}, {n:,} parameters, {len(self.history)} steps)'
 
 # %% ../nbs/31_target.ipynb #db617eae
 def adapt(
@@ -194,11 +204,13 @@ def adapt(
 @method('bmtpt', label='BMTPT', sources=True, trains='prompt', order=30)
 def bmtpt(ctx): return ctx.adapt(ctx.posterior(ctx.config.source.particles))
 
-# %% ../nbs/31_target.ipynb #b8d622d9
+# %% ../nbs/31_target.ipynb #9f747e7d
 @method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31)
 def averaged(ctx):
     free = [t for t, d in ctx.data.items() if not d.choices]
-    if free: raise ValueError(f'average: probabilities are averaged over labels, {free[0]!r} is answered in free text; use bmtpt')
+    if free:
+        raise ValueError(f'average: probabilities are averaged over labels, {free[0]!r} is answered in free text; '
+                         'use bmtpt')
     particles = ctx.posterior(ctx.config.source.particles).particles
     apart = SVGD(kernel='none')
     return ctx.fit(SourceSVGD(ctx.backbone, particles, len(ctx.tasks), ctx.config.target.lr, svgd=apart))

@@ -27,7 +27,8 @@ class PromptMethod:
 
     def groups(self)->dict: # name -> (list of parameters, learning rate)
         "The trainable parameters, each in exactly one group"
-        raise NotImplementedError(f'{type(self).__name__} lacks groups(): return {{name: (parameters, learning rate)}}')
+        kind = type(self).__name__
+        raise NotImplementedError(f'{kind} lacks groups(): return {{name: (parameters, learning rate)}}')
 
     def prompts(self): # `[M, P, H]`, differentiable in the parameters; or a `PerExample`
         "The prompts that the backbone sees"
@@ -107,16 +108,18 @@ def make_optimizer(
     "An optimiser over the method's groups; `ValueError` when a group is empty or a parameter stands in two"
     make, kind, seen = choose(name, OPTIMIZERS, 'optimizer'), type(method).__name__, set()
     for group, (params, _) in method.groups().items():
-        if not params: raise ValueError(f'parameter group {group!r} of {kind} is empty: its learning rate would train nothing')
+        if not params:
+            raise ValueError(f'parameter group {group!r} of {kind} is empty: its learning rate would train nothing')
         for p in params:
-            if id(p) in seen or not p.requires_grad: raise ValueError(f'group {group!r} of {kind} holds a parameter that is frozen or in two groups')
+            if id(p) in seen or not p.requires_grad:
+                raise ValueError(f'group {group!r} of {kind} holds a parameter that is frozen or in two groups')
             seen.add(id(p))
     return make([dict(params=ps, lr=lr, name=group) for group, (ps, lr) in method.groups().items()])
 
 # %% ../nbs/25_train.ipynb #863c8a36
 class Training:
     "The state of a training between two steps"
-    def __init__(self, method:PromptMethod, steps:int, optimizer:str='adam', warmup:float=.1, callbacks=(), key:str=''):
+    def __init__(self, method:PromptMethod, steps:int, optimizer='adam', warmup=.1, callbacks=(), key=''):
         self.method, self.steps, self.callbacks, self.key = method, steps, list(callbacks), key
         self.optimizer = make_optimizer(method, optimizer)
         self.rates = [g['lr'] for g in self.optimizer.param_groups]
@@ -185,7 +188,8 @@ def fit(
         for c in run.callbacks: c.step(run)
     for c in run.callbacks: c.end(run)
     if not all(p.isfinite().all() for p in run.params):
-        raise ValueError('the parameters are not finite after the last step; expected finite numbers; use a lower learning rate')
+        raise ValueError('the parameters are not finite after the last step; expected finite numbers; '
+                         'use a lower learning rate')
     return run.history
 
 # %% ../nbs/25_train.ipynb #ae2fda95

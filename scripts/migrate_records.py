@@ -5,13 +5,13 @@
 A record keeps every value. Its configuration is written in groups; it says which data and weights it belongs to,
 and what it was called before (`migrated`). The fingerprints are those of today's files: migrate only where data and
 weights are still the ones that the runs had. Nothing in a folder is changed where something is wrong, and a second
-call changes nothing. Where a record is older than the key `lr_weights`, `lr` was the rate of whatever was trained, so a method
-that trains weights is given that rate under the newer name.
+call changes nothing. Where a record is older than the key `lr_weights`, `lr` was the rate of whatever was trained, so
+a method that trains weights is given that rate under the newer name.
 
-The records of this repository, 281 of them, were migrated by this script. The package's tasks have not changed since
-db00a7d and its backbone not since f9c6c5f (`git log bayes_prompt/assets`). Git's history cannot say this of 24 records
-that were made at db00a7d itself, when the backbone's files were there and not yet committed: of these, and of later
-ones, some were run again and gave the same losses and scores (`tests/test_golden.py` keeps doing so for four others).
+The 281 records of this repository were migrated by this script. `git log` of `bayes_prompt/assets/mini` and `mini_backbone` says that
+the data has not changed since db00a7d and the backbone not since f9c6c5f, and every record was committed later. Of 24
+that were made at db00a7d, when the backbone lay there uncommitted, git cannot tell; two of these were run again, and
+gave the same losses and scores to the last digit. `tests/test_golden.py` runs three others again.
 """
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 "What the benchmarks compare is the same computation"
-import json, os, subprocess, sys
+import json, os, subprocess, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,3 +33,11 @@ with FlopCounterMode(display=False) as c: step(bb, x, [exs])()
 print(json.dumps([needed(bb, x, [exs]), 2*needed(bb, x[:1], [exs]), c.get_total_flops()]))
 '''))
     assert out[0] == out[1] and abs(out[0]/out[2] - 1) < .02
+
+def test_a_job_is_timed_inside_the_model():
+    "Two steps of the source stage"
+    command = [sys.executable, ROOT/'bench/jobs.py', '--child', 'source', '2', str(time.time())]
+    out = subprocess.run(command, capture_output=True, text=True, env=os.environ | dict(HF_HUB_OFFLINE='1'))
+    assert out.returncode == 0, out.stderr
+    r = json.loads(out.stdout)
+    assert 0 < r['inside'] < r['total'] - r['start']

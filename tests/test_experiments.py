@@ -51,6 +51,11 @@ def test_the_demo_uses_what_its_search_chose():
         assert c.target.lr == rates[c.method].idxmax()
         if c.method == 'bmtpt': assert (c.target.sigma, c.target.lr_low) == (width.idxmax(), c.target.lr)
 
+def test_the_command_and_the_file_mean_the_same_demo():
+    from bayes_prompt.cli import demo_configs
+    said = [_same(make_config(c | dict(max_src=40))) for c in demo_configs()]   # which is what each task of the suite has
+    assert said == [_same(c) for c in read_experiment(FILES['demo']).configs]
+
 def test_the_comparison_uses_what_its_search_chose():
     s = load(FOLDERS['compare_rate_search'])
     scores = s.assign(rate=[rate(r) for _, r in s.iterrows()]).groupby(['method', 'rate']).score.mean()

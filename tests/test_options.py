@@ -22,7 +22,7 @@ def test_unknown_names_are_listed_where_nothing_is_near():
 @pytest.mark.parametrize('changes, said', [
     (dict(steps=0), 'source.steps: expected at least 1, got 0'), (dict(steps=1.5), 'expected a whole number'), (dict(steps=True), 'expected a whole number'),
     (dict(lr=0.), 'above 0'), (dict(lr=float('inf')), 'finite'), (dict(lr=float('nan')), 'finite'), (dict(lr='.1'), "expected a number, got '.1'"), (dict(lr=10**400), 'expected a number'),
-    (dict(seed=10**30), '31 digits'), (dict(tasks='movie'), 'a list of words'), (dict(tasks=[1]), 'a list of words'), (dict(tasks=['a', 'a']), 'different tasks'),
+    (dict(seed=10**30), 'below 2**63'), (dict(tasks='movie'), 'a list of words'), (dict(tasks=[1]), 'a list of words'), (dict(tasks=['a', 'a']), 'different tasks'),
     (dict(kappa=9), 'number of source tasks 4'), (dict(optimizer='Adem'), "nearest is 'adam'"), (dict(svgd=3), 'expected'), (dict(svgd='rbf'), 'expected'),
     ({'svgd.kernel': 'rfb'}, "no source.svgd.kernel 'rfb'; the nearest is 'rbf'"), ({'svgd.noise': True}, 'optimizer="sgd"'), ({'steps.more': 1}, "no key 'source.steps.more'"), ({'': 1}, 'no key'), (3, 'keys and values')])
 def test_bad_values_are_one_sentence(changes, said):

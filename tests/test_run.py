@@ -159,3 +159,12 @@ def test_a_small_disk_is_seen_before_any_work(tmp_path):
 
 def test_a_folder_that_cannot_be_written():
     with pytest.raises(OSError, match='cannot write to'): check_out('/proc/1/results')
+
+def test_the_same_data_in_another_folder_finds_the_record(tmp_path):
+    import shutil
+    assets = Path(bayes_prompt.__path__[0])/'assets'/'mini'
+    for d in 'ab':
+        (tmp_path/d).mkdir()
+        for t in ('amazon', 'nyt', 'movie'): shutil.copy(assets/f'{t}.parquet', tmp_path/d)
+    a, b = [run(SMALL, tmp_path/'out', method='pt', data_dir=str(tmp_path/d)) for d in 'ab']
+    assert a == b and len(list((tmp_path/'out').glob('*.json'))) == 1

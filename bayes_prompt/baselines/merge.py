@@ -18,8 +18,8 @@ def fisher(
     examples:list, # N of `Example`; their own labels count
     budget:int=None, # Tokens in one forward pass; the backbone's unless given
 )->Tensor: # `[P, H]`, nats² per unit² of the prompt
-    "Diagonal of the empirical Fisher: the mean over examples of the squared gradient of the label's summed log-likelihood"
-    if not examples: raise ValueError('expected at least one example, got none: the Fisher is a mean over examples')
+    "Diagonal of the empirical Fisher: mean over examples of the squared gradient of the label's log-likelihood"
+    if not examples: raise ValueError('expected at least one example, got none: the Fisher is a mean over them')
     total = torch.zeros_like(prompt, dtype=torch.float32, device=backbone.device)
     def add(g): total.add_(g.square().sum(0))
     def copies(inputs):
@@ -30,15 +30,23 @@ def fisher(
     accumulate(backbone, PerExample(copies, len(prompt)), examples, tokens, budget=budget)
     return total/len(examples)
 
+# %% ../../nbs/46_merge.ipynb #ffa10afe
+def _check_precisions(prompts, fishers):
+    if prompts.shape != fishers.shape or prompts.dim() != 3:
+        raise ValueError(f'expected prompts and fishers [K, P, H], got {list(prompts.shape)} and '
+                         f'{list(fishers.shape)}: stack one of each per task')
+    if not (fishers.isfinite().all() and (fishers >= 0).all() and fishers.sum() > 0):
+        raise ValueError('expected finite precisions of at least 0, and not all 0; compute them with fisher()')
+
+# %% ../../nbs/46_merge.ipynb #1c23699e
 def merge(
     prompts:Tensor, # One prompt per task, `[K, P, H]`
     fishers:Tensor, # Their precisions, `[K, P, H]`; each times its task's number of examples if these differ
     floor:float=1e-3, # Least precision, as a share of the mean of all; a very high one gives the plain mean
 )->Tensor: # `[P, H]`
     "The mode of the product of diagonal Gaussians, eq. (1)"
-    if prompts.shape != fishers.shape or prompts.dim() != 3: raise ValueError(f'expected prompts and fishers [K, P, H], got {list(prompts.shape)} and {list(fishers.shape)}: stack one of each per task')
-    if not (fishers.isfinite().all() and (fishers >= 0).all() and fishers.sum() > 0): raise ValueError('expected finite precisions of at least 0, and not all 0; compute them with fisher()')
-    if not floor > 0: raise ValueError(f'expected a floor above 0, got {floor}: where no task cares, 0 would leave 0/0')
+    _check_precisions(prompts, fishers)
+    if not floor > 0: raise ValueError(f'expected a floor above 0, got {floor}: where no task cares, 0 leaves 0/0')
     f = (fishers/fishers.mean()).clamp(min=floor)
     return (f*prompts).sum(0)/f.sum(0)
 
