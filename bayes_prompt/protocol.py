@@ -6,7 +6,7 @@
 __all__ = ['weights_fingerprint', 'weights_of', 'data_fingerprint', 'Ledger', 'Context']
 
 # %% ../nbs/51_protocol.ipynb #ba89a838
-import os, shutil
+import os, shutil, sys
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -31,7 +31,7 @@ from .tasks import TASKS
 
 # %% ../nbs/51_protocol.ipynb #833bf749
 # A backbone's files that decide numbers; a licence beside them does not
-_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', 'tokenizer*', '*.model', 'vocab.*', 'merges.txt', '*_tokens*.json')
+_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', 'tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json')
 
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
@@ -55,6 +55,7 @@ def weights_of(config:Config)->str:
     found = weights_fingerprint(c.backbone)
     if found: return found
     _backbone(c.backbone, c.device, c.dtype)
+    _read_backbone.cache_clear() # it is known by its files from now on
     return weights_fingerprint(c.backbone)
 
 # %% ../nbs/51_protocol.ipynb #81f9510a
@@ -80,11 +81,15 @@ def _load(name, data):
     return _loaded(name, data.style, folder, data.prefix, repr(TASKS[name]), *files)
 
 @lru_cache(2)
-def _backbone(name, device, dtype='float32'): return load_backbone(name, device, getattr(torch, dtype))
+def _read_backbone(name, device, dtype, state): return load_backbone(name, device, getattr(torch, dtype))
+
+def _backbone(name, device, dtype='float32'):
+    "Read once for all runs of a process, as long as its files do not change"
+    return _read_backbone(name, device, dtype, weights_fingerprint(name))
 
 @lru_cache(32)
-def _encoded(name, device, dtype, pairs, *how): # once for all runs of a process that see the same texts
-    return encode(_backbone(name, device, dtype), pairs, *how)
+def _encoded(backbone, pairs, *how): # once for all runs of a process that see the same texts
+    return encode(_read_backbone(*backbone), pairs, *how)
 
 # %% ../nbs/51_protocol.ipynb #b925da3e
 @dataclass
@@ -106,6 +111,27 @@ class Ledger:
         self.steps += c['steps']*(len(prompts) if c.get('separate') else 1)
 
 # %% ../nbs/51_protocol.ipynb #b9f70a45
+def _check_classes(data):
+    "A part with one label teaches and measures nothing"
+    for part in ('train', 'test') if data.classes else ():
+        found = {target for _, target in getattr(data, part)}
+        if len(found) > 1: continue
+        raise ValueError(f'{data.task.name}: expected rows of two or more labels in the {part} part, '
+                         f'got only {found.pop()!r}: look at its file')
+
+_LONGEST = 4096 # tokens of a target: its loss needs a row of the vocabulary for each
+
+def _check_targets(name, pairs, examples):
+    for (_, target), e in zip(pairs, examples):
+        if len(e.labels) <= _LONGEST: continue
+        raise ValueError(f'{name}: expected targets of at most {_LONGEST:,} tokens, got one of {len(e.labels):,} '
+                         f'({target[:40]!r}…): shorten it')
+
+def _say_cut(name, share, room):
+    print(f'{name}: {share:.0%} of the texts are longer than {room} tokens, and what comes later is not read; '
+          'data.max_src=… allows more', file=sys.stderr, flush=True)
+
+# %% ../nbs/51_protocol.ipynb #0166a3ad
 class Context:
     "What a method works with"
     def __init__(self,
@@ -118,9 +144,10 @@ class Context:
         self.config, self.out, self.name, self.progress = config, Path(out), name, progress
         self.loggers = loggers or (lambda stage: [])
         self.spec, self.ledger, self.source, self.history = methods()[config.method], Ledger(), None, []
-        self.data_from, self.splits, self.cut = {}, {}, {}
+        self.data_from, self.splits, self.cut, self.answers = {}, {}, {}, {}
         c, t = config.compute, config.target
-        self.backbone = pack(_backbone(c.backbone, c.device, c.dtype), c.engine)
+        self._files = c.backbone, c.device, c.dtype, weights_fingerprint(c.backbone)
+        self.backbone = pack(_read_backbone(*self._files), c.engine)
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
         self.indices = {name: self._draw(d) for name, d in self.data.items()}
@@ -130,6 +157,7 @@ class Context:
     def load(self, task:str):
         "A task's texts"
         loaded = _load(task, self.config.data)
+        _check_classes(loaded)
         self.data_from[task] = loaded.source
         if loaded.indices: self.splits[task] = loaded.indices
         return loaded
@@ -139,11 +167,13 @@ class Context:
         task, # Their `Task`
     )->list: # Of `Example`
         "Token ids; how many texts were cut is noted"
-        c, length = self.config.compute, self.config.length
-        most = self.config.data.max_src or task.max_src
-        examples = list(_encoded(c.backbone, c.device, c.dtype, tuple(map(tuple, pairs)), most, length, task.name))
+        length, most = self.config.length, self.config.data.max_src or task.max_src
+        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), most, length, task.name))
+        _check_targets(task.name, pairs, examples)
         room = min(most, self.backbone.max_len - length) if self.backbone.max_len else most
-        self.cut[task.name] = round(sum(len(e.ids) >= room for e in examples)/max(len(examples), 1), 3)
+        cut = round(sum(len(e.ids) >= room for e in examples)/max(len(examples), 1), 3)
+        if cut > .5 >= self.cut.get(task.name, 0): _say_cut(task.name, cut, room)
+        self.cut[task.name] = cut
         return examples
 
     def _draw(self, data):
@@ -187,6 +217,8 @@ def stage(self:Context,
     with alone(folder, 'the source stage'):
         there = (folder/'posterior.safetensors').exists()
         posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, kind or c.method)
+    shape, fits = list(posterior.particles.shape[1:]), [c.length, self.backbone.width]
+    if shape != fits: raise ValueError(f'the posterior in {folder} has particles {shape}, expected {fits}: remove it')
     self.ledger.enter(posterior)
     self.ledger.waited += perf_counter() - began
     self.source = posterior
@@ -200,6 +232,7 @@ def _learn(self:Context, learn, folder, kind):
     posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind}: {name}'))
     spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # with those of a killed run that was resumed
     posterior.config |= dict(seconds=spent['seconds'] + perf_counter() - began, tokens=spent['tokens'])
+    if not folder.is_dir(): raise OSError(f'the folder {folder} was removed in the middle of the run: start it again')
     posterior.save(folder)
     self.ledger.made += spent['tokens']
     shutil.rmtree(folder/'state', ignore_errors=True)
@@ -280,5 +313,6 @@ def score(self:Context,
     pairs, answers, t = getattr(data, part)[:n], data.answers[part][:n], data.task
     groups = dict(groups=data.groups[part][:n], sizes=data.sizes) if data.groups else {}
     whole = not groups or any(c == data.sizes[g] for g, c in Counter(groups['groups']).items()) # else no question can be scored as one
+    def keep(said): self.answers[task, part] = said
     return evaluate(method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
-                    t.read, t.labels if t.read else (), t.max_tgt, **groups)
+                    t.read, t.labels if t.read else (), t.max_tgt, keep, **groups)

@@ -92,10 +92,10 @@ def test_lines(tmp_path):
     add_lines(f, [dict(i=99)], end)
     f.open('a').write('{"i": 1')   # a kill in the middle of a line
     end = add_lines(f, [dict(i=2)], end)
-    assert read_lines(f, end) == [dict(i=0), dict(i=1), dict(i=2)] and read_lines(f, 0) == []
+    assert read_lines(f, end) == [dict(i=0), dict(i=1), dict(i=2)] and read_lines(f, (0, 0)) == []
     f.write_bytes(f.read_bytes()[:-3])
     with pytest.raises(Damaged, match='cut off'): read_lines(f, end)
-    with pytest.raises(Damaged): read_lines(tmp_path/'no.jsonl', 5)
+    with pytest.raises(Damaged): read_lines(tmp_path/"no.jsonl", (5, 0))
 
 def test_fingerprints():
     def f(): pass
