@@ -20,7 +20,7 @@ from test_train import Bowl, nothing
 
 FAMILIES = 14
 N = int(os.environ.get('FUZZ', 0))
-settings.register_profile('ci', max_examples=25, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile('ci', max_examples=15, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile('long', settings.get_profile('ci'), max_examples=-(-N//FAMILIES) or 1, derandomize=False)
 settings.load_profile('long' if N else 'ci')
 ROOT = Path(__file__).resolve().parents[1]
