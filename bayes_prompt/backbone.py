@@ -141,14 +141,24 @@ def _check_tokenizer(src, tok, model):
                          f'{rows} rows: they do not belong together, save or fetch both again')
 
 # %% ../nbs/20_backbone.ipynb #ff4540eb
+def _answers(name):
+    "Does the Hub answer at all? Asked once, for a few seconds; the loaders would ask again and again for a minute"
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    try: HfApi().model_info(name, timeout=5)
+    except HfHubHTTPError: return True # it says no: so will the loader, in better words
+    except Exception: return False # offline, or whatever a network provokes
+    return True
+
 def _read(name, src):
     "Model and tokenizer; `ValueError` when they cannot be read"
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
     how = dict(dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
+    here = dict(local_files_only=Path(src).is_dir() or not _answers(src))
     try:
-        tok = AutoTokenizer.from_pretrained(src)
+        tok = AutoTokenizer.from_pretrained(src, **here)
         if name == 'tiny-t5': return _tiny_t5(tok), tok
-        model, info = AutoModelForSeq2SeqLM.from_pretrained(src, **how)
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(src, **how, **here)
     except Exception as e: # whatever a damaged folder provokes in transformers
         said = f'The loader said: {(str(e).strip() or type(e).__name__).splitlines()[0]}'
         if Path(src).is_dir():

@@ -79,20 +79,36 @@ class Checkpoint(Callback):
     ):
         self.path, self.every = Path(path), every
         self.lines = self.path.with_suffix('.jsonl')
-        self.written, self.end_of_lines = 0, 0
+        self.written, self.mark = 0, (0, 0)
 
     def begin(self, run):
+        self.path.parent.mkdir(parents=True, exist_ok=True) # not later: a folder that is gone is no place to go on
         if not self.path.exists(): return
-        try: tensors, about = load_tensors(self.path, run.key, 'checkpoint')
+        try:
+            tensors, about = load_tensors(self.path, run.key, 'checkpoint')
+            history = read_lines(self.lines, about.get('lines'))
         except Damaged as e: return self._set_aside(e)
-        try: run.history[:] = read_lines(self.lines, about['lines'])
-        except Damaged as e: return self._set_aside(e)
+        if (made := about.get('made')) != self._made(run):
+            raise ValueError(f'the checkpoint {self.path} belongs to another training: expected {self._made(run)}, got {made}; '
+                             'remove it or choose another folder')
+        try: self._restore(run, about, tensors, history)
+        except (KeyError, TypeError, ValueError, RuntimeError) as e: # it is whole, but of another version of this page
+            said = ' '.join(str(e).split())[:100]
+            raise ValueError(f'the checkpoint {self.path} does not fit this training ({said}): remove it') from None
+
+    def _made(self, run):
+        "What must be the same for a state to fit"
+        return dict(optimizer=type(run.optimizer).__name__, shapes=[list(p.shape) for p in run.params],
+                    callbacks=[type(c).__name__ for c in self._others(run)])
+
+    def _restore(self, run, about, tensors, history):
         state = _unpacked_state(about['state'], tensors)
+        run.history[:], run.resumed = history, True
         run.put(state['params'])
         run.optimizer.load_state_dict(state['optimizer'])
         run.method.backbone.meter.update(about['spent']) # a ledger counts what the killed run spent
         for c, kept in zip(self._others(run), state['callbacks']): c.restore(run, kept)
-        self.written, self.end_of_lines, run.resumed = run.step, about['lines'], True
+        self.written, self.mark = run.step, about['lines']
 
     def step(self, run):
         if run.step % self.every == 0 and run.step < run.steps: self.save(run)
@@ -104,12 +120,12 @@ class Checkpoint(Callback):
         state = dict(params=[p.detach() for p in run.params], optimizer=run.optimizer.state_dict(), callbacks=[c.state() for c in self._others(run)])
         tensors = {}
         packed = _packed_state(state, 'state', tensors)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.end_of_lines = add_lines(self.lines, run.history[self.written:], self.end_of_lines)
+        self.mark = add_lines(self.lines, run.history[self.written:], self.mark)
         self.written = run.step
-        save_tensors(self.path, tensors, dict(state=packed, lines=self.end_of_lines, spent=run.spent()), run.key)
+        about = dict(state=packed, lines=self.mark, spent=run.spent(), made=self._made(run))
+        save_tensors(self.path, tensors, about, run.key)
 
-    def _others(self, run): return [c for c in run.callbacks if c is not self]
+    def _others(self, run): return [c for c in run.callbacks if type(c).state is not Callback.state and c is not self]
 
     def _set_aside(self, error):
         aside = self.path.with_name(self.path.name + '.damaged')

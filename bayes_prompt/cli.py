@@ -6,7 +6,7 @@
 __all__ = ['one_sentence', 'demo_configs', 'bp_demo', 'bp_run', 'bp_sweep', 'bp_fetch']
 
 # %% ../nbs/55_cli.ipynb #c004
-import argparse, json, os, sys
+import argparse, json, os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -16,17 +16,38 @@ from .options import methods
 from .store import write
 
 # %% ../nbs/55_cli.ipynb #977836ff
+_SIGNALS = [getattr(signal, s) for s in ('SIGTERM', 'SIGHUP') if hasattr(signal, s)] # schedulers and closed terminals send them
+
+class _Stopped(KeyboardInterrupt):
+    "One of them came"
+
+def _stop(number, frame): raise _Stopped(number)
+
+@contextmanager
+def _listening():
+    "Be told of the signals; those that are ignored, as under nohup, stay so. Only a main thread can listen"
+    before = {}
+    try:
+        for s in _SIGNALS:
+            if signal.getsignal(s) is signal.SIG_DFL: before[s] = signal.signal(s, _stop)
+    except ValueError: pass
+    try: yield
+    finally:
+        for s, old in before.items(): signal.signal(s, old)
+
+# %% ../nbs/55_cli.ipynb #368b0180
 @contextmanager
 def one_sentence(
-    hint='' # What to do after Ctrl-C: a text, or a function that gives one
+    hint='' # What to do when it is stopped: a text, or a function that gives one
 ):
-    "Errors that a user can mend as one sentence; Ctrl-C as what was kept and how to go on"
+    "Errors that a user can mend as one sentence; Ctrl-C and a scheduler's signal as what was kept and how to go on"
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # two spinning threads beside a busy neighbour are many times slower than one
-    try: yield
+    try:
+        with _listening(): yield
     except (ValueError, OSError, MemoryError) as e: sys.exit('error: ' + ' '.join(str(e).split()))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print(f'\nstopped. {hint() if callable(hint) else hint}', file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + (e.args[0] if isinstance(e, _Stopped) else signal.SIGINT))
 
 # %% ../nbs/55_cli.ipynb #c006
 DEMO = dict(targets=['amazon', 'acceptability'], methods=['pt', 'vanilla', 'bmtpt'])
@@ -115,7 +136,9 @@ def bp_run(
     p.add_argument('--out', default='results', help='folder for records and posteriors')
     p.add_argument('--data-dir', '--data_dir', help='folder with the tasks, as data.folder=')
     p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')
-    a = p.parse_intermixed_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if not words: return p.print_help()
+    a = p.parse_intermixed_args(words)
     with one_sentence(f'What a source stage had saved is kept in {a.out}; the same command goes on from there.'):
         file = a.changes.pop(0) if a.changes and '=' not in a.changes[0] else None
         folder = {'data.folder': a.data_dir} if a.data_dir else {}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from .options import Options, choose, methods, names, option, parsed, unknown
 from .settings import Compute, Data, Source, Target
-from .store import fingerprint, read_json
+from .store import fingerprint, read_table
 from .tasks import TASKS, add_tasks
 
 # %% ../nbs/50_config.ipynb #5dd8548b
@@ -48,7 +48,9 @@ def _own(changes):
     for key, value in changes.items():
         name, _, option = key.partition('.')
         if name not in declared: rest[key] = value
-        else: own.setdefault(name, {}).update({option: value} if option else value)
+        elif option: own.setdefault(name, {})[option] = value
+        elif isinstance(value, dict): own.setdefault(name, {}).update(value)
+        else: raise ValueError(f'{name}: expected keys and values, got {value!r}')
     return own, rest
 
 # %% ../nbs/50_config.ipynb #ec258652
@@ -108,17 +110,11 @@ def _check_method(config, method):
         raise ValueError(f'{method.label} trains weights, and small steps are lost in {config.compute.dtype}: use compute.dtype=float32')
 
 # %% ../nbs/50_config.ipynb #a7632d80
-def _toml(path):
-    try: import tomllib
-    except ImportError: import tomli as tomllib # Python 3.10
-    try: return tomllib.loads(Path(path).read_text(encoding='utf-8-sig'))
-    except (ValueError, RecursionError) as e: raise ValueError(f'the configuration {path} is not TOML ({str(e)[:100]}): mend it') from None
-    except OSError as e: raise ValueError(f'the configuration {path} cannot be read: {e.strerror or e}') from None
-
 def _dotted(changes, path=''):
     "Nested tables as dotted keys"
     out = {}
     for key, value in changes.items():
+        if path.count('.') > 9: raise ValueError(f'{path[:40]}: expected a few tables within one another, got ten')
         if isinstance(value, dict) and value: out |= _dotted(value, f'{path}{key}.')
         else: out[f'{path}{key}'] = value
     return out
@@ -132,9 +128,10 @@ def read_changes(
     path = Path(path)
     if path.resolve() in seen: raise ValueError(f'{path} extends itself: {" ← ".join(p.name for p in (*seen, path))}')
     if not path.is_file(): raise ValueError(f'no configuration file {str(path)!r}')
-    changes = _toml(path) if path.suffix == '.toml' else read_json(path, 'configuration')
+    changes = read_table(path, 'configuration')
     base = changes.pop('extends', None)
     if not isinstance(base, (str, type(None))): raise ValueError(f'{path}: extends: expected the name of a file, got {base!r}')
+    if base and not (path.parent/base).is_file(): raise ValueError(f'{path}: extends: no file {base!r} beside it')
     inherited = read_changes(path.parent/base, (*seen, path.resolve())) if base else {}
     return inherited | _dotted(long_names(changes))
 

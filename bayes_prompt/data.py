@@ -76,12 +76,13 @@ def read_rows(
     path = Path(path)
     kind = Path(path.stem).suffix if path.suffix == '.gz' else path.suffix
     if kind not in KINDS: raise ValueError(f'{path.name}: expected a file that ends in {", ".join(KINDS)}')
+    if not path.is_file(): raise ValueError(f'{path.name} cannot be read: expected a file, there is none') # a device has no end
     try: return KINDS[kind](path)
     except UnicodeDecodeError as e: reason = f'expected UTF-8 or UTF-16 ({e.reason} at byte {e.start})'
     except json.JSONDecodeError as e: reason = f'expected an object of columns a line ({e})'
     except csv.Error as e: reason = f'expected rows under a header ({e})'
     except (ValueError, zlib.error, OSError, EOFError, RecursionError) as e: reason = str(e)
-    raise ValueError(f'{path.name} cannot be read: {reason}')
+    raise ValueError(f'{path.name} cannot be read: {" ".join(reason.split())}')
 
 # %% ../nbs/11_data.ipynb #c009
 SPLITS = ('train', 'validation', 'test')

@@ -54,6 +54,7 @@ def evaluate(
     read=None, # (answer, target) -> label, where an answer in free text stands for one
     labels=(), # What `read` gives; an answer outside of them is invalid
     max_new_tokens:int=16, # Longest generated answer
+    keep=None, # Function that is given the answers
     **scoring, # Further arguments of `evaluate_predictions`
 )->dict: # See `evaluate_predictions`
     "Score prompts on a part of a task"
@@ -61,6 +62,7 @@ def evaluate(
     probabilities = label_probabilities(backbone, prompts, examples, choices) if choices else None
     if choices: answers = [choices[i] for i in probabilities.argmax(-1).tolist()]
     else: answers = predict(backbone, prompts, examples, max_new_tokens=max_new_tokens)
+    if keep: keep(answers)
     if read: answers = [read(a, target) for a, (_, target) in zip(answers, pairs)]
     metrics = dict.fromkeys([metric, *(more or _relatives(metric, bool(choices)))])
     scores = evaluate_predictions(golds, answers, list(metrics), choices or labels, **scoring)

@@ -15,7 +15,7 @@ from .backbone import Backbone
 from .engine import PerExample, generate, label_scores
 from .options import unknown
 from .prompt import encode, label_ids
-from .store import Damaged, load_tensors, save_tensors, write
+from .store import Damaged, load_tensors, read_json, save_tensors, write
 
 # %% ../nbs/56_interchange.ipynb #93997241
 def _checked(prompt, backbone=None, what='the prompt'):
@@ -69,17 +69,17 @@ def _two_files(path):
 
 # %% ../nbs/56_interchange.ipynb #191b316e
 def load_prompt(
-    path, # Folder that `save_prompt` wrote
+    path, # Folder that `save_prompt` wrote, or a run's file in `prompts`
     backbone=None, # The `Backbone` it is for, or its name; any if None
 )->tuple: # The prompt `[P, H]`, on the backbone's device, and `about`
     "Read a prompt; `ValueError` when it is another backbone's, or not whole"
     path, name = Path(path), getattr(backbone, 'name', backbone)
-    if not (path/'prompt.safetensors').is_file():
-        raise ValueError(f'no prompt in {path}: expected prompt.safetensors, as save_prompt writes it')
-    old = (path/'prompt.json').exists()
-    tensors, note = _two_files(path) if old else load_tensors(path/'prompt.safetensors', what='prompt')
-    if not {'backbone', 'about'} <= note.keys() or 'prompt' not in tensors:
-        raise ValueError(f'{path/"prompt.safetensors"} is no prompt: expected one that save_prompt wrote')
+    file = path if path.suffix == '.safetensors' else path/'prompt.safetensors'
+    if not file.is_file(): raise ValueError(f'no prompt in {path}: expected prompt.safetensors, as save_prompt writes it')
+    tensors, note = _two_files(path) if (path/'prompt.json').exists() else load_tensors(file, what='prompt')
+    whole = isinstance(note, dict) and {'backbone', 'about'} <= note.keys()
+    if not whole or 'prompt' not in tensors:
+        raise ValueError(f'{file} is no prompt: expected one that save_prompt wrote, it has {", ".join(tensors) or "nothing"}')
     if name not in (None, note['backbone']):
         raise ValueError(f'the prompt in {path} belongs to backbone {note["backbone"]!r}, got {name!r}: prompts do not '
                          'transfer between backbones (two names of one model: load it without a backbone)')
@@ -111,10 +111,12 @@ def _adapter(path):
         raise ValueError(f'no adapter in {path}: expected adapter_config.json and '
                          'adapter_model.safetensors, as PEFT saves them')
     try:
-        config, weights = json.loads(files[0].read_text()), load_file(files[1])
-        kind, task = config['peft_type'], config.get('task_type')
+        config, weights = read_json(files[0], 'configuration'), load_file(files[1])
+        kind, task, base = config['peft_type'], config.get('task_type'), config.get('base_model_name_or_path')
+        if not isinstance(base, (str, type(None))): raise ValueError(f'base_model_name_or_path is {base!r}')
     except Exception as e: # whatever a damaged file provokes in json or safetensors
-        raise ValueError(f'the adapter in {path} cannot be read, it may be cut off: save it again ({e})') from None
+        said = ' '.join(str(e).split())[:200]
+        raise ValueError(f'the adapter in {path} cannot be read, it may be cut off: save it again ({said})') from None
     if kind not in ('PROMPT_TUNING', 'MULTITASK_PROMPT_TUNING') or task != 'SEQ_2_SEQ_LM':
         raise ValueError('expected prompt tuning or multitask prompt tuning of an encoder–decoder (SEQ_2_SEQ_LM), '
                          f'got {kind} ({task}) in {path}: only those are one prompt in front of the encoder')

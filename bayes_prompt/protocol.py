@@ -6,7 +6,7 @@
 __all__ = ['weights_fingerprint', 'weights_of', 'data_fingerprint', 'Ledger', 'Context']
 
 # %% ../nbs/51_protocol.ipynb #ba89a838
-import os, shutil
+import os, shutil, sys
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -32,7 +32,7 @@ from .tasks import TASKS
 # %% ../nbs/51_protocol.ipynb #833bf749
 # A backbone's files that decide numbers; a licence beside them does not
 _READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin',
-         'tokenizer*', '*.model', 'vocab.*', 'merges.txt', '*_tokens*.json')
+         'tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json')
 
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
@@ -47,6 +47,7 @@ def weights_fingerprint(
         if not isinstance(config, str): return ''
         folder = Path(config).parent
     files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
+    if not any(f.suffix in ('.safetensors', '.bin') for f in files): return ''
     return fingerprint([(f.name, file_fingerprint(f)) for f in files])
 
 # %% ../nbs/51_protocol.ipynb #1f5bd9aa
@@ -56,6 +57,7 @@ def weights_of(config:Config)->str:
     found = weights_fingerprint(c.backbone)
     if found: return found
     _backbone(c.backbone, c.device, c.dtype)
+    _read_backbone.cache_clear() # it is known by its files from now on
     return weights_fingerprint(c.backbone)
 
 # %% ../nbs/51_protocol.ipynb #81f9510a
@@ -81,11 +83,15 @@ def _load(name, data):
     return _loaded(name, data.style, folder, data.prefix, repr(TASKS[name]), *files)
 
 @lru_cache(2)
-def _backbone(name, device, dtype='float32'): return load_backbone(name, device, getattr(torch, dtype))
+def _read_backbone(name, device, dtype, state): return load_backbone(name, device, getattr(torch, dtype))
+
+def _backbone(name, device, dtype='float32'):
+    "Read once for all runs of a process, as long as its files do not change"
+    return _read_backbone(name, device, dtype, weights_fingerprint(name))
 
 @lru_cache(32)
-def _encoded(name, device, dtype, pairs, *how): # once for all runs of a process that see the same texts
-    return encode(_backbone(name, device, dtype), pairs, *how)
+def _encoded(backbone, pairs, *how): # once for all runs of a process that see the same texts
+    return encode(_read_backbone(*backbone), pairs, *how)
 
 # %% ../nbs/51_protocol.ipynb #b925da3e
 @dataclass
@@ -107,6 +113,27 @@ class Ledger:
         self.steps += c['steps']*(len(prompts) if c.get('separate') else 1)
 
 # %% ../nbs/51_protocol.ipynb #b9f70a45
+def _check_classes(data):
+    "A part with one label teaches and measures nothing"
+    for part in ('train', 'test') if data.classes else ():
+        found = {target for _, target in getattr(data, part)}
+        if len(found) > 1: continue
+        raise ValueError(f'{data.task.name}: expected rows of two or more labels in the {part} part, '
+                         f'got only {found.pop()!r}: look at its file')
+
+_LONGEST = 4096 # tokens of a target: its loss needs a row of the vocabulary for each
+
+def _check_targets(name, pairs, examples):
+    for (_, target), e in zip(pairs, examples):
+        if len(e.labels) <= _LONGEST: continue
+        raise ValueError(f'{name}: expected targets of at most {_LONGEST:,} tokens, got one of {len(e.labels):,} '
+                         f'({target[:40]!r}…): shorten it')
+
+def _say_cut(name, share, room):
+    print(f'{name}: {share:.0%} of the texts are longer than {room} tokens, and what comes later is not read; '
+          'data.max_src=… allows more', file=sys.stderr, flush=True)
+
+# %% ../nbs/51_protocol.ipynb #0166a3ad
 class Context:
     "What a method works with"
     def __init__(self,
@@ -119,9 +146,10 @@ class Context:
         self.config, self.out, self.name, self.progress = config, Path(out), name, progress
         self.loggers = loggers or (lambda stage: [])
         self.spec, self.ledger, self.source, self.history = methods()[config.method], Ledger(), None, []
-        self.data_from, self.splits, self.cut = {}, {}, {}
+        self.data_from, self.splits, self.cut, self.answers, self._made = {}, {}, {}, {}, []
         c, t = config.compute, config.target
-        self.backbone = pack(_backbone(c.backbone, c.device, c.dtype), c.engine)
+        self._files = c.backbone, c.device, c.dtype, weights_fingerprint(c.backbone)
+        self.backbone = pack(_read_backbone(*self._files), c.engine)
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
         self.indices = {name: self._draw(d) for name, d in self.data.items()}
@@ -131,6 +159,7 @@ class Context:
     def load(self, task:str):
         "A task's texts"
         loaded = _load(task, self.config.data)
+        _check_classes(loaded)
         self.data_from[task] = loaded.source
         if loaded.indices: self.splits[task] = loaded.indices
         return loaded
@@ -140,11 +169,13 @@ class Context:
         task, # Their `Task`
     )->list: # Of `Example`
         "Token ids; how many texts were cut is noted"
-        c, length = self.config.compute, self.config.length
-        most = self.config.data.max_src or task.max_src
-        examples = list(_encoded(c.backbone, c.device, c.dtype, tuple(map(tuple, pairs)), most, length, task.name))
+        length, most = self.config.length, self.config.data.max_src or task.max_src
+        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), most, length, task.name))
+        _check_targets(task.name, pairs, examples)
         room = min(most, self.backbone.max_len - length) if self.backbone.max_len else most
-        self.cut[task.name] = round(sum(len(e.ids) >= room for e in examples)/max(len(examples), 1), 3)
+        cut = round(sum(len(e.ids) >= room for e in examples)/max(len(examples), 1), 3)
+        if cut > .5 >= self.cut.get(task.name, 0): _say_cut(task.name, cut, room)
+        self.cut[task.name] = cut
         return examples
 
     def _draw(self, data):
@@ -164,13 +195,18 @@ class Context:
         "One prompt, as from scratch"
         return init_prompts(self.backbone, 1, self.config.length, self.config.seed if seed is None else seed)[0]
 
+# %% ../nbs/51_protocol.ipynb #e835f98f
+@patch
+def _check_declared(self:Context):
+    if not self.spec.sources:
+        raise ValueError(f'method {self.spec.name!r} reads the sources, but was registered with sources=False: '
+                         'declare it in its @method')
+
 # %% ../nbs/51_protocol.ipynb #ae66cc2f
 @patch(as_prop=True)
 def sources(self:Context)->dict: # Name -> list of `Example`
     "The source tasks"
-    if not self.spec.sources:
-        raise ValueError(f'method {self.spec.name!r} reads the sources, but was registered with sources=False: '
-                         'declare it in its @method')
+    self._check_declared()
     if not hasattr(self, '_sources'):
         self._sources = {s: self.encode(self.load(s).train, TASKS[s]) for s in self.config.source.tasks}
     return self._sources
@@ -179,33 +215,51 @@ def sources(self:Context)->dict: # Name -> list of `Example`
 @patch
 def stage(self:Context,
     learn, # Function of `track` that gives a `SourcePosterior`; `track(name)` gives the callbacks of a `fit`
-    kind:str=None, # What it is; the method's own name unless given
     source=None, # Settings of the source stage, if not the run's
-    **about, # What else its numbers depend on
+    **about, # What else its numbers depend on; a method with several stages tells them apart by it
 )->SourcePosterior:
-    "A source stage: learnt, or read where it is there"
+    "A source stage of a method's own: learnt, or read where it is there"
+    c = self.config
+    belongs = c.method, asdict(c.options(c.method)), about
+    if belongs in self._made: raise ValueError(f'method {c.method!r} has two stages of one name: ctx.stage(learn, part="…") tells them apart')
+    self._made.append(belongs)
+    return self._stage(learn, c.method, source or c.source, *belongs)
+
+# %% ../nbs/51_protocol.ipynb #0330f9ef
+_NOTED = ('data_from', 'splits', 'cut') # what a record says of the sources, also where a stage is only read
+
+@patch
+def _stage(self:Context, learn, kind, source, *belongs):
+    "Read a stage, or learn it; both enter the ledger"
+    self._check_declared()
     c, began = self.config, perf_counter()
-    own = {} if kind else asdict(c.options(c.method))
-    key = fingerprint(kind or c.method, own, about, repr(source or c.source), c.length, c.compute.backbone, c.compute.dtype,
+    key = fingerprint(kind, *belongs, repr(source), c.length, c.compute.backbone, c.compute.dtype,
                       data_fingerprint(c, c.source.tasks), weights_of(c))
     folder = self.out/'sources'/key
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, 'the source stage'):
         there = (folder/'posterior.safetensors').exists()
-        posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, kind or c.method)
+        posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, f'{kind} {key[:6]}')
+    shape, fits = list(posterior.particles.shape[1:]), [c.length, self.backbone.width]
+    if shape != fits: raise ValueError(f'the posterior in {folder} has particles {shape}, expected {fits}: remove it')
+    for noted in _NOTED: getattr(self, noted).update(posterior.config.get(noted, {}))
     self.ledger.enter(posterior)
     self.ledger.waited += perf_counter() - began
     self.source = posterior
     return posterior
 
-# %% ../nbs/51_protocol.ipynb #0330f9ef
+# %% ../nbs/51_protocol.ipynb #a4bc0ef8
 @patch
 def _learn(self:Context, learn, folder, kind):
     "Learn a stage, with what it cost; its checkpoints go when it is whole"
     began, before = perf_counter(), Counter(self.backbone.meter)
-    posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind}: {name}'))
+    posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind} {name}'))
+    if not isinstance(posterior, SourcePosterior) or 'steps' not in posterior.config:
+        raise ValueError(f'{kind}: expected a SourcePosterior whose config says its steps, got {posterior!r:.80}')
     spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # a resumed run's killed part too
     posterior.config |= dict(seconds=spent['seconds'] + perf_counter() - began, tokens=spent['tokens'])
+    for noted in _NOTED: posterior.config[noted] = {t: v for t, v in getattr(self, noted).items() if t in self.config.source.tasks}
+    if not folder.is_dir(): raise OSError(f'the folder {folder} was removed in the middle of the run: start it again')
     posterior.save(folder)
     self.ledger.made += spent['tokens']
     shutil.rmtree(folder/'state', ignore_errors=True)
@@ -227,7 +281,7 @@ def posterior(self:Context,
     def learn(track):
         start = init_prompts(self.backbone, m, self.config.length, source.seed)
         return learn_posterior(self.backbone, self.sources, start, source, track(f'{m} particle{"s"*(m > 1)}'))
-    return self.stage(learn, 'posterior', source)
+    return self._stage(learn, 'posterior', source)
 
 # %% ../nbs/51_protocol.ipynb #cfea70a6
 @patch
@@ -235,7 +289,7 @@ def separate(self:Context)->SourcePosterior:
     "A prompt of each source task"
     source = replace(self.config.source, particles=len(self.config.source.tasks))
     def learn(track): return learn_prompts(self.backbone, self.sources, self.start(source.seed), source, track)
-    return self.stage(learn, 'separate', source)
+    return self._stage(learn, 'separate', source)
 
 # %% ../nbs/51_protocol.ipynb #b1ccbd54
 _SHORT_STAGE = 100 # steps: a shorter target stage is faster done again than saved
@@ -243,8 +297,8 @@ _SHORT_STAGE = 100 # steps: a shorter target stage is faster done again than sav
 @patch
 def _target_callbacks(self:Context, judged, steps):
     c, t = self.config, self.config.target
-    label = f'{c.method} on {", ".join(self.tasks)}, seed {c.seed}'
     file = self.out/'sources'/'running'/self.name/f'{len(self.history)}.safetensors'
+    label = f'{self.name} {len(self.history)}' # a method may fit more than once
     heard = [c for c in self._track(file, label, every=100) if steps > _SHORT_STAGE or not isinstance(c, Checkpoint)]
     return heard + ([EarlyStopping(judged, t.judge_every, t.patience)] if judged and t.judge_every else [])
 
@@ -289,6 +343,7 @@ def score(self:Context,
     groups = dict(groups=data.groups[part][:n], sizes=data.sizes) if data.groups else {}
     sizes = Counter(groups.get('groups', ()))
     whole = not groups or any(count == data.sizes[g] for g, count in sizes.items()) # else no question can be scored as one
+    def keep(said): self.answers[task, part] = said
     return evaluate(
         method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
-        t.read, t.labels if t.read else (), t.max_tgt, **groups)
+        t.read, t.labels if t.read else (), t.max_tgt, keep, **groups)

@@ -10,13 +10,14 @@ import importlib, pkgutil, shutil
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
+from torch import Tensor
 import bayes_prompt.baselines
 from .collapse import predicted_ratio
 from .config import Config, as_record, make_config, record_name, told
 from .machine import check_out, environment, peak_memory, reset_peak
 from .options import METHODS, methods
 from .protocol import Context, data_fingerprint, weights_of
-from .store import read_json, write_json
+from .store import read_json, save_tensors, write_json
 
 # %% ../nbs/52_run.ipynb #d0a892ed
 def method_of(
@@ -31,7 +32,9 @@ def method_of(
 # %% ../nbs/52_run.ipynb #a7b5c1b4
 def _read(path, config):
     record = read_json(path, 'record')
-    if told(make_config(record['config'])) == told(config): return record
+    try: same = told(make_config(dict(record['config']))) == told(config)
+    except (KeyError, TypeError, ValueError) as e: raise ValueError(f'the record {path} is not whole ({e}): remove it') from None
+    if same: return record
     raise ValueError(f'the record {path} was made with another configuration than its name says: remove it or choose another folder')
 
 def _rounded(history, digits=4):
@@ -61,6 +64,28 @@ def _judged(history):
     scores = {i+1: round(h['validation'], 4) for i, h in enumerate(history) if 'validation' in h}
     return dict(judged=scores) if scores else {}
 
+# %% ../nbs/52_run.ipynb #737b072d
+def _tuned(method, tasks):
+    "The prompts by their names; of a method whose prompt depends on the example, what was trained of it"
+    if len(tasks) > 1 and hasattr(method, 'products'): return dict(zip(tasks, method.products()))
+    prompts = method.prompts()
+    if isinstance(prompts, Tensor): return dict(prompt=prompts[0] if len(prompts) == 1 else prompts)
+    return {f'{name}.{i}': p for name, (ps, _) in method.groups().items() for i, p in enumerate(ps)}
+
+def _keep_prompts(ctx, method):
+    "`out/prompts/NAME.safetensors`"
+    c, tensors = ctx.config, _tuned(method, ctx.tasks)
+    about = dict(record=ctx.name, method=c.method, tasks=ctx.tasks, seed=c.seed)
+    shape = [c.length, ctx.backbone.width]
+    save_tensors(ctx.out/'prompts'/f'{ctx.name}.safetensors', tensors, dict(backbone=c.compute.backbone, shape=shape, about=about))
+
+def _predictions(ctx):
+    "Of each target, in the order of the scored part"
+    def short(task, answers):
+        at = {c: str(i) for i, c in enumerate(ctx.data[task].choices)}
+        return ' '.join(at[a] for a in answers) if at else answers
+    return {t: short(t, ctx.answers[t, ctx.config.data.part]) for t in ctx.tasks}
+
 # %% ../nbs/52_run.ipynb #50062c9b
 def make_record(
     ctx:Context,
@@ -75,6 +100,7 @@ def make_record(
     scores = {t: {part: ctx.score(method, t, part) for part in parts} for t in ctx.tasks}
     mine, trainable, weights = scores[c.target.task], method.trainable(), ctx.spec.trains == 'weights'
     seconds = dict(source=ctx.ledger.seconds, target=trained - ready - ctx.ledger.waited, evaluate=clock() - trained, total=clock())
+    if ctx.spec.trains == 'prompt': _keep_prompts(ctx, method)
     return dict(
         config=as_record(c), metric=ctx.data[c.target.task].task.metric, scores=mine[c.data.part], validation=mine.get('validation'),
         trainable=trainable, seconds={k: round(v, 2) for k, v in seconds.items()},
@@ -86,7 +112,7 @@ def make_record(
         loss=[round(h['loss'], 4) for h in ctx.history],
         source_history=_rounded(ctx.source.history) if ctx.source else [],
         predicted_ratio=_particles(c, ctx.backbone.width),
-        **_several(ctx, scores), **_judged(ctx.history))
+        predictions=_predictions(ctx), **_several(ctx, scores), **_judged(ctx.history))
 
 # %% ../nbs/52_run.ipynb #c014
 def run(
@@ -103,6 +129,7 @@ def run(
     path = out/f'{record_name(c, **belongs)}.json'
     if path.exists(): return _read(path, c)
     reset_peak(c.compute.device)
+    (out/'prompts').mkdir(exist_ok=True)
     ctx = Context(c, out, path.stem, progress, loggers)
     record = make_record(ctx, lambda: perf_counter() - began) | belongs
     write_json(path, record)

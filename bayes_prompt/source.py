@@ -51,10 +51,20 @@ class SourceSVGD(PromptMethod):
     def noise(self, x, step):
         "√(2/ε)·N(0, K/M) with the ε of this very step, which then adds the noise of SVGD at temperature 1"
         step_size = self.lr*self.factor
-        draw = torch.Generator(x.device).manual_seed(self.seed*10**6 + step) # so that a run can be resumed
+        draw = torch.Generator(x.device).manual_seed((self.seed*10**6 + step) % 2**63) # so that a run can be resumed
         return (2/step_size)**.5*kernel_noise(x, self.svgd, draw)
 
 # %% ../nbs/30_source.ipynb #c011
+def _check_posterior(file, particles, about):
+    "`ValueError` when a checked file holds something else"
+    kinds = dict(tasks=list, backbone=str, config=dict, lines=list)
+    right = isinstance(about, dict) and about.keys() == kinds.keys() and all(isinstance(about[k], t) for k, t in kinds.items())
+    right = right and all(isinstance(t, str) for t in about['tasks'])
+    if right and particles is not None and particles.dim() == 3 and particles.is_floating_point() and particles.numel(): return
+    shape = None if particles is None else list(particles.shape)
+    raise ValueError(f'{file} is no posterior that this version wrote: expected particles [M, P, H], got {shape}; remove it')
+
+# %% ../nbs/30_source.ipynb #e511eb5d
 @dataclass
 class SourcePosterior:
     "Samples of the posterior over a soft prompt"
@@ -89,6 +99,7 @@ class SourcePosterior:
         "Read what `save` wrote"
         path = Path(path)
         tensors, about = load_tensors(path/'posterior.safetensors', what='posterior')
+        _check_posterior(path/'posterior.safetensors', tensors.get('particles'), about)
         history = read_lines(path/'history.jsonl', about.pop('lines'))
         return cls(tensors['particles'], **about, history=history)
 

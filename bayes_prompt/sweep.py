@@ -10,9 +10,9 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from .config import Config, _dotted, _toml, flat, long_names, make_config, read_changes, told
+from .config import Config, _dotted, flat, long_names, make_config, read_changes, told
 from .options import choose, methods, unknown
-from .store import read_json
+from .store import read_json, read_table
 
 # %% ../nbs/53_sweep.ipynb #30dfcf49
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _read(path, seen=()):
     "The question of a file, and a list of statements for each of its parts"
     if path.resolve() in seen: raise ValueError(f'{path} extends itself: take one extends out')
     if not path.is_file(): raise ValueError(f'no experiment {str(path)!r}')
-    table = _toml(path)
+    table = read_table(path, 'experiment')
     base = table.get('extends')
     inherited = _base(path, base, (*seen, path.resolve())) if isinstance(base, str) else [[]]
     try:
@@ -88,7 +88,8 @@ def _read(path, seen=()):
 def _base(path, name, seen):
     "The statements of a file that is extended"
     base = path.parent/name
-    if base.suffix == '.toml' and base.is_file() and 'answers' in _toml(base): return _read(base, seen)[1]
+    if not base.is_file(): raise ValueError(f'{path}: extends: no file {name!r} beside it')
+    if base.suffix == '.toml' and base.is_file() and 'answers' in read_table(base, 'experiment'): return _read(base, seen)[1]
     return [_statements(read_changes(base, seen))]
 
 # %% ../nbs/53_sweep.ipynb #dc04a7af
@@ -128,8 +129,8 @@ def planned(
     for path in sorted(Path(out).glob('*.json')):
         record = read_json(path, 'record')
         if not {'config', 'scores'} <= record.keys(): continue
-        try: records[_same(make_config(record['config']))] = path
-        except ValueError as e: raise ValueError(f'the record {path} cannot be used: {e}') from None
+        try: records[_same(make_config(dict(record['config'])))] = path
+        except (ValueError, TypeError) as e: raise ValueError(f'the record {path} cannot be used: {e}') from None
     return [(c, records.get(_same(c))) for c in experiment.configs]
 
 # %% ../nbs/53_sweep.ipynb #c4f058e0

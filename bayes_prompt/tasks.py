@@ -17,6 +17,7 @@ import numpy as np, regex
 from fastcore.basics import patch
 import bayes_prompt
 from .options import Options, names, option, unknown
+from .store import read_table
 
 # %% ../nbs/10_tasks.ipynb #f5387247
 _SLOT = re.compile(r'\{\{|\}\}|\{([^{}]*)\}')
@@ -217,7 +218,7 @@ def indexed(self:Task,
 )->bool:
     "Does the column hold indices? It does if not all are label words, but all can be indices"
     words = self.labels
-    if not words or self.raw: return False
+    if not words or self.raw or any(isinstance(x, _STRUCTURES) for x in labels): return False
     different = {(type(x), x) for x in labels if not self.unlabelled(x)}
     others = any(_word(x, words) not in words for _, x in different)
     return others and all(_index(x, words) is not None for _, x in different)
@@ -547,13 +548,8 @@ _KEYS = [key for key, *_ in Task.described() if key not in ('name', 'folder')]
 
 def _tables(path):
     "The tables of a TOML or JSON file"
-    if not path.is_file(): raise ValueError(f'no file of tasks {str(path)!r}')
-    try: import tomllib
-    except ImportError: import tomli as tomllib # Python 3.10
-    read = json.loads if path.suffix == '.json' else tomllib.loads
-    try: tables = read(path.read_text(encoding='utf-8-sig'))
-    except (ValueError, RecursionError) as e: raise ValueError(f'{path} cannot be read: {e}') from None
-    if isinstance(tables, dict) and tables: return tables
+    tables = read_table(path, 'file of tasks')
+    if tables: return tables
     raise ValueError(f'{path}: expected a table for each task, got {_short(tables)}')
 
 def _task(name, table, folder):

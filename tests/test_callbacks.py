@@ -1,5 +1,5 @@
 "Checkpoints resume to the same bits, whatever the optimiser and whenever the kill"
-import io
+import io, shutil
 from contextlib import redirect_stderr
 import pytest, torch
 from bayes_prompt.callbacks import Checkpoint, EarlyStopping, Progress
@@ -67,3 +67,27 @@ def test_the_checkpoint_does_not_grow(tiny, tmp_path):
 def test_a_bar_ends(tiny, capsys):
     fit(Noisy(tiny), nothing, 3, callbacks=[Progress('a bar')])
     assert 'a bar' in capsys.readouterr().err
+
+def test_every_flipped_bit_is_noticed(tiny, tmp_path):
+    "In the checkpoint and in the history; what cannot be noticed changes nothing"
+    def go(method): return fit(method, nothing, 4, callbacks=[Checkpoint(tmp_path/'s', every=2)])
+    want = go(m := Noisy(tiny))
+    for name in ('s', 's.jsonl'):
+        whole = {f: (tmp_path/f).read_bytes() for f in ('s', 's.jsonl')}
+        for bit in range(0, 8*len(whole[name]), 151):
+            for f, data in whole.items(): (tmp_path/f).write_bytes(data)
+            flipped = bytearray(whole[name])
+            flipped[bit//8] ^= 1 << bit % 8
+            (tmp_path/name).write_bytes(flipped)
+            again = Noisy(tiny)
+            with redirect_stderr(io.StringIO()): assert go(again) == want and torch.equal(again.x, m.x), (name, bit)
+
+def test_a_checkpoint_of_another_optimiser(tiny, tmp_path):
+    fit(Noisy(tiny), nothing, 3, 'adamw', callbacks=[Checkpoint(tmp_path/'s')])
+    with pytest.raises(ValueError, match="belongs to another training.*'Adam'.*'AdamW'"): fit(Noisy(tiny), nothing, 3, 'adam', callbacks=[Checkpoint(tmp_path/'s')])
+
+def test_a_folder_that_is_gone_stays_gone(tiny, tmp_path):
+    class Remove(Callback):
+        def step(self, run): shutil.rmtree(tmp_path/'in', ignore_errors=True)
+    with pytest.raises(OSError, match='in is gone'): fit(Noisy(tiny), nothing, 4, callbacks=[Remove(), Checkpoint(tmp_path/'in'/'s', every=2)])
+    assert not (tmp_path/'in').exists()

@@ -58,3 +58,28 @@ def test_a_sweep_lists_what_is_left(capsys, tmp_path):
     assert '18 runs, 18 left' in capsys.readouterr().out
     with pytest.raises(SystemExit) as e: bp_sweep(['none'])
     assert 'none.toml' in e.value.code
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
+def test_a_scheduler_is_heard_like_ctrl_c(name, tmp_path):
+    args = [Path(sys.executable).with_name('bp_run'), 'backbone=tiny-t5', 'method=pt', 'steps=1000000', 'k=2', 'limit=20', '--out', str(tmp_path)]
+    heard = lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGHUP, signal.SIGTERM)]
+    p = subprocess.Popen(args, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    while not list(tmp_path.glob('sources/running/*/*.jsonl')):
+        assert p.poll() is None, p.stderr.read()
+        time.sleep(.05)
+    p.send_signal(getattr(signal, name))
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 128 + getattr(signal, name) and 'stopped. ' in err and 'goes on from there' in err and 'Traceback' not in err
+
+def test_nothing_asked_is_the_help(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bp_run([])
+    assert 'target.sigma' in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+def test_no_network_is_a_sentence_within_seconds(tmp_path):
+    import os
+    env = os.environ | dict(HF_HUB_OFFLINE='0', HF_ENDPOINT='http://127.0.0.1:9', HF_HOME=str(tmp_path/'hf'))
+    args = [Path(sys.executable).with_name('bp_run'), 'backbone=t5-base', '--out', str(tmp_path/'out')]
+    began = time.perf_counter()
+    r = subprocess.run(args, capture_output=True, text=True, env=env)
+    assert r.returncode == 1 and 'download it once where there is network' in r.stderr.splitlines()[-1] and time.perf_counter() - began < 30

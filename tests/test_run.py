@@ -5,10 +5,13 @@ import pytest, torch
 import bayes_prompt
 from bayes_prompt import protocol, target
 from bayes_prompt.config import flat, make_config
+from bayes_prompt.interchange import load_prompt
 from bayes_prompt.machine import check_out
 from bayes_prompt.options import METHODS, methods
+from bayes_prompt.results import predictions
 from bayes_prompt.run import run
 from bayes_prompt.source import SourceSVGD
+from bayes_prompt.store import load_tensors
 from bayes_prompt.train import PromptTuning
 from conftest import SMALL
 
@@ -130,7 +133,7 @@ def test_a_full_disk_costs_nothing(tmp_path, monkeypatch):
     assert before == files()
 
 def test_a_run_that_ends_in_nonsense_is_no_result(tmp_path):
-    with pytest.raises(ValueError, match='finite'): run(SMALL, tmp_path, method='finetune', optimizer='sgd', lr_weights=1e38, steps=2)
+    with pytest.raises(ValueError, match='finite'): run(SMALL, tmp_path, method='finetune', optimizer='sgd', lr_weights=1e6, steps=3)
     assert not list(tmp_path.glob('*.json'))
 
 def test_loggers_hear_every_stage(tmp_path):
@@ -168,3 +171,115 @@ def test_the_same_data_in_another_folder_finds_the_record(tmp_path):
         for t in ('amazon', 'nyt', 'movie'): shutil.copy(assets/f'{t}.parquet', tmp_path/d)
     a, b = [run(SMALL, tmp_path/'out', method='pt', data_dir=str(tmp_path/d)) for d in 'ab']
     assert a == b and len(list((tmp_path/'out').glob('*.json'))) == 1
+
+@pytest.mark.parametrize('name', [n for n, m in methods().items() if m.trains == 'prompt'])
+@pytest.mark.parametrize('targets', [[], ['spam']])
+def test_the_tuned_prompt_is_kept(name, targets, tmp_path):
+    r = run(SMALL, tmp_path, method=name, targets=targets)
+    file, = (tmp_path/'prompts').iterdir()
+    tensors, about = load_tensors(file)
+    assert about['about']['record'] == file.stem and (tmp_path/f'{file.stem}.json').exists() and file.stat().st_size < 4*(r['cost']['total'] + 3*4*32) + 4000
+    if name in ('pt', 'vanilla', 'spot'): assert torch.equal(load_prompt(file, 'tiny-t5')[0], tensors['prompt']) and tensors['prompt'].shape == (4, 32)
+    if name in ('bmtpt', 'mpt') and targets: assert set(tensors) == {'movie', 'spam'}
+
+def test_the_kept_prompt_gives_the_kept_predictions(tmp_path, tiny):
+    from bayes_prompt.data import load_task
+    from bayes_prompt.evaluate import predict
+    from bayes_prompt.prompt import encode
+    r = run(SMALL, tmp_path, targets=['spam'])
+    file, movie = next((tmp_path/'prompts').iterdir()), load_task('movie')
+    prompt = load_tensors(file)[0]['movie']
+    answers = predict(tiny, prompt[None], encode(tiny, movie.test[:12], 40, 4, 'movie'), movie.choices)
+    assert predictions(r) == answers and len(predictions(r, 'spam')) == 12
+    assert r['scores']['accuracy'] == pytest.approx(sum(a == t for a, (_, t) in zip(answers, movie.test))/12)
+    with pytest.raises(ValueError, match='predictions of'): predictions({k: v for k, v in r.items() if k != 'predictions'})
+
+def test_generated_texts_are_kept(tmp_path):
+    from bayes_prompt.tasks import TASKS
+    (tmp_path/'t.toml').write_text('[mine]\nfields = ["text"]')
+    (tmp_path/'mine.csv').write_text('text,label\n' + ''.join(f'text {i},word {i}\n' for i in range(60)))
+    try: said = predictions(run(SMALL, tmp_path/'out', method='pt', tasks=str(tmp_path/'t.toml'), target='mine'))
+    finally: TASKS.pop('mine', None)
+    assert len(said) == 12 and all(isinstance(s, str) for s in said)
+
+def test_a_removed_folder_is_a_sentence(tmp_path, monkeypatch):
+    import shutil
+    out, plain = tmp_path/'out', PromptTuning.backward
+    def removes(self, batch, step):
+        shutil.rmtree(out, ignore_errors=True)
+        return plain(self, batch, step)
+    monkeypatch.setattr(PromptTuning, 'backward', removes)
+    with pytest.raises(OSError, match='is gone'): run(SMALL, out, method='pt')
+    with pytest.raises(OSError, match='was removed|is gone'): run(SMALL, out, method='spot')
+    assert not out.exists()
+
+def test_cut_texts_are_said_once(tmp_path, capsys):
+    r = run(SMALL, tmp_path, method='pt', max_src=8)
+    err = capsys.readouterr().err
+    assert r['cut']['movie'] > .5 and err.count('movie: ') == 1 and 'max_src' in err
+    run(SMALL, tmp_path, method='pt')
+    assert 'max_src' not in capsys.readouterr().err
+
+@pytest.mark.parametrize('column, said', [('[0]*30', "two or more labels in the train part, got only 'no'"), ('[0, 1]*15', '')])
+def test_one_class_is_refused(column, said, tmp_path):
+    from bayes_prompt.tasks import TASKS
+    (tmp_path/'t.toml').write_text('[mine]\nfields = ["text"]\nlabels = ["no", "yes"]')
+    (tmp_path/'mine.csv').write_text('text,label\n' + ''.join(f'text {i},{y}\n' for i, y in enumerate(eval(column))))
+    try:
+        if said:
+            with pytest.raises(ValueError, match=said): run(SMALL, tmp_path/'out', method='pt', tasks=str(tmp_path/'t.toml'), target='mine')
+        else: run(SMALL, tmp_path/'out', method='pt', tasks=str(tmp_path/'t.toml'), target='mine')
+    finally: TASKS.pop('mine', None)
+
+def test_a_target_of_100_kb_is_refused(tmp_path):
+    from bayes_prompt.tasks import TASKS
+    (tmp_path/'t.toml').write_text('[mine]\nfields = ["text"]')
+    (tmp_path/'mine.csv').write_text('text,label\n' + ''.join(f'text {i},{"word "*20_000}\n' for i in range(6)))
+    try:
+        with pytest.raises(ValueError, match='mine: expected targets of at most 4,096 tokens'): run(SMALL, tmp_path/'out', method='pt', tasks=str(tmp_path/'t.toml'), target='mine')
+    finally: TASKS.pop('mine', None)
+
+def test_a_posterior_of_another_shape_is_refused(tmp_path):
+    from bayes_prompt.source import SourcePosterior
+    run(SMALL, tmp_path)
+    folder = next((tmp_path/'sources').glob('*/posterior.safetensors')).parent
+    p = SourcePosterior.load(folder)
+    p.particles = p.particles[:, :2]
+    p.save(folder)
+    with pytest.raises(ValueError, match=r'has particles \[2, 32\], expected \[4, 32\]'): run(SMALL, tmp_path, seed=1)
+
+def test_changed_files_of_a_backbone_are_another_run(tmp_path, tiny):
+    "Tokenizer and weights, also within one process"
+    from bayes_prompt.protocol import weights_fingerprint
+    bb = tmp_path/'bb'
+    tiny.model.save_pretrained(bb)
+    tiny.tokenizer.save_pretrained(bb)
+    a = run(SMALL, tmp_path/'out', method='pt', backbone=str(bb))
+    tok = json.loads((bb/'tokenizer_config.json').read_text())
+    (bb/'tokenizer_config.json').write_text(json.dumps(tok | dict(a_word=1)))
+    assert weights_fingerprint(str(bb)) != a['weights']
+    with torch.no_grad(): tiny_copy = __import__('copy').deepcopy(tiny.model); tiny_copy.shared.weight.mul_(.5)
+    tiny_copy.save_pretrained(bb)
+    b = run(SMALL, tmp_path/'out', method='pt', backbone=str(bb))
+    assert a['weights'] != b['weights'] and a['loss'] != b['loss']
+
+def test_changed_data_of_the_hub_in_a_folder_is_another_run(tmp_path):
+    import shutil, pandas as pd
+    hub = Path(__file__).parent/'fixtures/hub'
+    shutil.copytree(hub/'rte', tmp_path/'data/rte')
+    c = make_config(SMALL, target='rte', **{'data.folder': str(tmp_path/'data')})
+    before = protocol.data_fingerprint(c, ['rte'])
+    file = tmp_path/'data/rte/train.parquet'
+    df = pd.read_parquet(file)
+    df.label = 1 - df.label
+    df.to_parquet(file)
+    assert protocol.data_fingerprint(c, ['rte']) != before
+
+@pytest.mark.parametrize('change, said', [
+    (dict(seed=10**30), 'below 2'), (dict(lr=1e38), 'at most'), (dict(sigma=1e-30), 'sigma: expected at least'), (dict(m=10**12), 'at most'), (dict(batch=10**14), 'at most'),
+    (dict(device='meta'), 'not available here'), (dict(spot=None), 'spot: expected keys'), (dict(bandwidth=10**400), 'bandwidth')])
+def test_numbers_and_devices_out_of_reach(change, said, tmp_path):
+    with pytest.raises(ValueError, match=said): run(SMALL, tmp_path, **change)
+
+def test_a_huge_seed_of_the_noise(tmp_path):
+    assert run(SMALL, tmp_path, noise=True, optimizer='sgd', source_seed=2**63 - 1)['scores']['n'] == 12

@@ -1,7 +1,7 @@
 "Files are whole or absent, checked, and whose they say"
 import errno, json, os, subprocess, sys, threading, time
 import pytest, torch
-from bayes_prompt.store import Damaged, add_lines, alone, file_fingerprint, fingerprint, load_tensors, read_json, read_lines, save_tensors, write, write_json
+from bayes_prompt.store import Damaged, add_lines, alone, file_fingerprint, fingerprint, load_tensors, read_json, read_lines, read_table, save_tensors, write, write_json
 
 def parts(folder): return [f for f in folder.rglob('*') if f.name.endswith('.part')]
 
@@ -92,10 +92,10 @@ def test_lines(tmp_path):
     add_lines(f, [dict(i=99)], end)
     f.open('a').write('{"i": 1')   # a kill in the middle of a line
     end = add_lines(f, [dict(i=2)], end)
-    assert read_lines(f, end) == [dict(i=0), dict(i=1), dict(i=2)] and read_lines(f, 0) == []
+    assert read_lines(f, end) == [dict(i=0), dict(i=1), dict(i=2)] and read_lines(f, (0, 0)) == []
     f.write_bytes(f.read_bytes()[:-3])
     with pytest.raises(Damaged, match='cut off'): read_lines(f, end)
-    with pytest.raises(Damaged): read_lines(tmp_path/'no.jsonl', 5)
+    with pytest.raises(Damaged): read_lines(tmp_path/"no.jsonl", (5, 0))
 
 def test_fingerprints():
     def f(): pass
@@ -120,3 +120,23 @@ def test_a_second_process_waits(tmp_path):
         line = p.stderr.readline()
         assert 'waiting: another process is at the stage' in line and p.poll() is None
     assert p.communicate(timeout=30)[0] == 'in\n'
+
+def test_a_flipped_bit_of_a_history_is_noticed(tmp_path):
+    f = tmp_path/'h.jsonl'
+    mark = add_lines(f, [dict(loss=1.25)], add_lines(f, [dict(loss=2.5)]))
+    whole = f.read_bytes()
+    for bit in range(8*len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit//8] ^= 1 << bit % 8
+        f.write_bytes(flipped)
+        with pytest.raises(Damaged, match='checksum'): read_lines(f, mark)
+
+@pytest.mark.parametrize('name, text, said', [
+    ('a.toml', 'x = ', 'is not TOML'), ('a.json', '{', 'is not JSON'), ('a.json', '[]', 'holds a JSON list'), ('a.json', '{"a":'*60 + '1' + '}'*60, '50 deep'), ('a.toml', 'x = ' + '['*60 + ']'*60, '50 deep')])
+def test_tables(tmp_path, name, text, said):
+    (tmp_path/name).write_text(text)
+    with pytest.raises(ValueError, match=f'the thing .*{said}'): read_table(tmp_path/name, 'thing')
+
+def test_a_device_is_no_file():
+    for f in (read_json, read_table, load_tensors):
+        with pytest.raises(ValueError, match='no file'): f('/dev/null')

@@ -332,7 +332,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
         assert [t.name for t in read_tasks(tmp_path/name)] == ['a']
 
 @pytest.mark.parametrize('text,message', [
-    ('[]', 'a table for each task'), ('null', 'a table for each task'), ('{}', 'a table for each task'), ('"x"', 'a table for each task'), ('['*5000, 'cannot be read'), ('{"a": null}', 'expected a table'),
+    ('[]', 'expected an object'), ('null', 'expected an object'), ('{}', 'a table for each task'), ('"x"', 'expected an object'), ('['*5000, 'is not JSON'), ('{"a": null}', 'expected a table'),
     ('{"a": {"fields": "x"}}', 'fields: expected a list of words'), ('{"a": {"fields": [1]}}', 'fields: expected a list of words'), ('{"a": {"fields": ["x"], "labels": "ab"}}', 'labels: expected a list'),
     ('{"a": {"fields": ["x"], "labels": ["a", "a"]}}', 'different words'), ('{"a": {"fields": ["x"], "labels": ["a", " a "]}}', 'different words'), ('{"a": {"fields": ["x"], "labels": [true, false]}}', 'labels: expected a list'),
     ('{"a": {"fields": ["x"], "labels": [["a"], "b"]}}', 'labels: expected a list'), ('{"a": {"fields": ["x"], "labels": ["a", "%s"]}}' % ('b'*1000), 'at most 200 signs'),
