@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from .store import Damaged, add_lines, load_tensors, read_lines, save_tensors
+from .store import Damaged, add_lines, fingerprint, load_tensors, read_lines, save_tensors
 from .train import Callback
 
 # %% ../nbs/26_callbacks.ipynb #afb4921e
@@ -19,11 +19,13 @@ class Progress(Callback):
     "A bar with the loss"
     order = 90
     def __init__(self, label:str): self.label = label
+    bar = tqdm(disable=True)
     def begin(self, run): self.bar = tqdm(desc=self.label, initial=run.step, total=run.steps, leave=False)
     def step(self, run):
         self.bar.set_postfix(loss=f'{run.history[-1]["loss"]:.3f}', refresh=False)
         self.bar.update()
     def end(self, run): self.bar.close()
+    broken = end
 
 # %% ../nbs/26_callbacks.ipynb #f7c76e35
 class EarlyStopping(Callback):
@@ -82,10 +84,11 @@ class Checkpoint(Callback):
         self.written, self.mark = 0, (0, 0)
 
     def begin(self, run):
+        self.key = fingerprint(run.key, run.steps, run.rates, *run.params) # where it starts is part of what it is
         self.path.parent.mkdir(parents=True, exist_ok=True) # not later: a folder that is gone is no place to go on
         if not self.path.exists(): return
         try:
-            tensors, about = load_tensors(self.path, run.key, 'checkpoint')
+            tensors, about = load_tensors(self.path, self.key, 'checkpoint')
             history = read_lines(self.lines, about.get('lines'))
         except Damaged as e: return self._set_aside(e)
         if (made := about.get('made')) != self._made(run):
@@ -103,7 +106,7 @@ class Checkpoint(Callback):
 
     def _restore(self, run, about, tensors, history):
         state = _unpacked_state(about['state'], tensors)
-        run.history[:], run.resumed = history, True
+        run.history[:] = history
         run.put(state['params'])
         run.optimizer.load_state_dict(state['optimizer'])
         run.method.backbone.meter.update(about['spent']) # a ledger counts what the killed run spent
@@ -123,7 +126,7 @@ class Checkpoint(Callback):
         self.mark = add_lines(self.lines, run.history[self.written:], self.mark)
         self.written = run.step
         about = dict(state=packed, lines=self.mark, spent=run.spent(), made=self._made(run))
-        save_tensors(self.path, tensors, about, run.key)
+        save_tensors(self.path, tensors, about, self.key)
 
     def _others(self, run): return [c for c in run.callbacks if type(c).state is not Callback.state and c is not self]
 

@@ -142,7 +142,7 @@ def bp_run(
     with one_sentence(f'What a source stage had saved is kept in {a.out}; the same command goes on from there.'):
         file = a.changes.pop(0) if a.changes and '=' not in a.changes[0] else None
         folder = {'data.folder': a.data_dir} if a.data_dir else {}
-        config = make_config(file, **parse_changes(a.changes), **folder)
+        config = make_config(file, **(parse_changes(a.changes) | folder))
         from bayes_prompt.loggers import loggers_of
         from bayes_prompt.run import run
         loggers = loggers_of(a.log.split(','), Path(a.out)/'logs') if a.log else None

@@ -32,19 +32,22 @@ class CSVLogger(Callback):
 
     def begin(self, run):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open('w', newline='')
-        self.writer = None
-        for i, log in enumerate(run.history): self._row(i, log)
+        self.columns = []
+        if run.history: self._anew(run)
 
-    def _row(self, i, log):
-        if not self.writer:
-            self.writer = csv.DictWriter(self.file, ['step', *_numbers(log), *({'validation'} - log.keys())])
-            self.writer.writeheader()
-        self.writer.writerow(dict(step=i+1) | _numbers(log))
-        self.file.flush()
+    def _anew(self, run):
+        "Write all rows; what a callback logs now and then has a column from then on"
+        names = [n for log in run.history for n in _numbers(log)]
+        self.columns = ['step', *dict.fromkeys(names)]
+        with self.path.open('w', newline='') as f:
+            writer = csv.DictWriter(f, self.columns)
+            writer.writeheader()
+            for i, log in enumerate(run.history, 1): writer.writerow(dict(step=i) | _numbers(log))
 
-    def step(self, run): self._row(run.step-1, run.history[-1])
-    def end(self, run): self.file.close()
+    def step(self, run):
+        row = dict(step=run.step) | _numbers(run.history[-1])
+        if not row.keys() <= set(self.columns): return self._anew(run)
+        with self.path.open('a', newline='') as f: csv.DictWriter(f, self.columns).writerow(row)
 
 # %% ../nbs/27_loggers.ipynb #8873960f
 class TensorBoardLogger(Callback):
@@ -58,6 +61,7 @@ class TensorBoardLogger(Callback):
     def step(self, run):
         for k, v in _numbers(run.history[-1]).items(): self.writer.add_scalar(k, v, run.step)
     def end(self, run): self.writer.close()
+    broken = end
 
 # %% ../nbs/27_loggers.ipynb #0f7c073d
 class WandbLogger(Callback):
@@ -69,6 +73,7 @@ class WandbLogger(Callback):
         self.run = _package('wandb', 'wandb').init(project='bayes_prompt', name=self.stage, dir=self.folder, reinit='create_new')
     def step(self, run): self.run.log(_numbers(run.history[-1]), step=run.step)
     def end(self, run): self.run.finish()
+    broken = end
 
 # %% ../nbs/27_loggers.ipynb #e1586b0f
 class TrackioLogger(Callback):
@@ -80,6 +85,7 @@ class TrackioLogger(Callback):
         self.trackio.init(project='bayes_prompt', name=self.stage, resume='allow')
     def step(self, run): self.trackio.log(_numbers(run.history[-1]), step=run.step)
     def end(self, run): self.trackio.finish()
+    broken = end
 
 # %% ../nbs/27_loggers.ipynb #70b87be6
 LOGGERS = dict(csv=CSVLogger, tensorboard=TensorBoardLogger, wandb=WandbLogger, trackio=TrackioLogger)

@@ -141,7 +141,9 @@ def _other(key, value, about):
     if 'number' in other and isinstance(value, str) and re.fullmatch(r'[-+]?[\d.]+(e[-+]?\d+)?', value):
         value = parsed(value, 0., key)
     if isinstance(value, str): _check_name(key, value, about)
-    elif 'number' in other and _is_number(value): _check_bounds(key, _typed(key, value, 0.), about)
+    elif 'number' in other and _is_number(value):
+        value = _typed(key, value, 0.)
+        _check_bounds(key, value, about)
     elif not ('function' in other and callable(value)): raise ValueError(f'{key}: expected a name or a {other}, got {value!r}')
     return value
 

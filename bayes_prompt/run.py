@@ -6,20 +6,30 @@
 __all__ = ['method_of', 'make_record', 'run']
 
 # %% ../nbs/52_run.ipynb #a3cb5fe8
-import importlib, pkgutil, shutil
+import importlib, shutil
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from torch import Tensor
-import bayes_prompt.baselines
 from .collapse import predicted_ratio
-from .config import Config, as_record, make_config, record_name, told
+from .config import Config, as_record, make_config, record_name, told, told_by
 from .machine import check_out, environment, peak_memory, reset_peak
 from .options import METHODS, methods
 from .protocol import Context, data_fingerprint, weights_of
-from .store import read_json, save_tensors, write_json
+from .store import alone, read_json, save_tensors, write_json
+from .train import PromptMethod, WeightMethod
 
 # %% ../nbs/52_run.ipynb #d0a892ed
+def _checked(name, trained):
+    "What a method gave back, if it is what its declaration says"
+    if not isinstance(trained, PromptMethod):
+        raise ValueError(f'method {name!r} gave {trained!r:.80}: expected a trained PromptMethod, as ctx.fit gives it')
+    declared = methods()[name].trains
+    if isinstance(trained, WeightMethod) != (declared == 'weights'):
+        raise ValueError(f'method {name!r} gave a {type(trained).__name__}, and is declared with trains={declared!r}')
+    return trained
+
+# %% ../nbs/52_run.ipynb #f87514a4
 def method_of(
     config:Config,
 ): # A function of the context
@@ -27,12 +37,12 @@ def method_of(
     spec = methods()[config.method]
     if spec.call is None: importlib.import_module(spec.module)
     call, own = METHODS[config.method].call, asdict(config.options(config.method))
-    return lambda ctx: call(ctx, **own)
+    return lambda ctx: _checked(config.method, call(ctx, **own))
 
 # %% ../nbs/52_run.ipynb #a7b5c1b4
 def _read(path, config):
     record = read_json(path, 'record')
-    try: same = told(make_config(dict(record['config']))) == told(config)
+    try: same = told_by(record['config']) == told(config)
     except (KeyError, TypeError, ValueError) as e: raise ValueError(f'the record {path} is not whole ({e}): remove it') from None
     if same: return record
     raise ValueError(f'the record {path} was made with another configuration than its name says: remove it or choose another folder')
@@ -127,11 +137,14 @@ def run(
     c, out = make_config(config, **changes), check_out(out)
     belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights_of(c))
     path = out/f'{record_name(c, **belongs)}.json'
-    if path.exists(): return _read(path, c)
-    reset_peak(c.compute.device)
-    (out/'prompts').mkdir(exist_ok=True)
-    ctx = Context(c, out, path.stem, progress, loggers)
-    record = make_record(ctx, lambda: perf_counter() - began) | belongs
-    write_json(path, record)
-    shutil.rmtree(out/'sources'/'running'/path.stem, ignore_errors=True)
-    return read_json(path, 'record')
+    running = out/'sources'/'running'/path.stem
+    for folder in (out/'prompts', running): folder.mkdir(parents=True, exist_ok=True)
+    with alone(running, 'this very run'):
+        if path.exists(): record = _read(path, c)
+        else:
+            reset_peak(c.compute.device)
+            ctx = Context(c, out, path.stem, progress, loggers)
+            write_json(path, make_record(ctx, lambda: perf_counter() - began) | belongs)
+            record = read_json(path, 'record')
+    shutil.rmtree(running, ignore_errors=True)
+    return record

@@ -78,6 +78,8 @@ class Target(Options):
         if self.task in self.others or len(set(self.others)) < len(self.others):
             raise ValueError(f'target.others: expected further tasks beside {self.task!r}, each once, '
                              f'got {list(self.others)}')
+        if self.patience and not self.judge_every:
+            raise ValueError('target.patience counts scores: expected target.judge_every above 0 too')
         if not (self.full or self.low):
             raise ValueError('target.full and target.low are both false: expected something to train')
 

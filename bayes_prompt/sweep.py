@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from .config import Config, _dotted, flat, long_names, make_config, read_changes, told
+from .config import Config, _dotted, flat, long_names, make_config, read_changes, told, told_by
 from .options import choose, methods, unknown
 from .store import read_json, read_table
 
@@ -115,9 +115,12 @@ def read_experiment(
     return Experiment(path.stem, ' '.join(answers.split()), list(configs.values()))
 
 # %% ../nbs/53_sweep.ipynb #5cf59436
-def _same(config):
-    "What two configurations have in common if they mean the same run"
-    return json.dumps(told(config), sort_keys=True)
+def _key(told, config):
+    "What two runs have in common if they are the same, and where their data was"
+    where = {k: v for k, v in _dotted(config).items() if k in ('data.tasks', 'data.folder') and v}
+    return json.dumps(told | where, sort_keys=True)
+
+def _same(config): return _key(told(config), config.differences())
 
 # %% ../nbs/53_sweep.ipynb #d51271f6
 def planned(
@@ -129,7 +132,7 @@ def planned(
     for path in sorted(Path(out).glob('*.json')):
         record = read_json(path, 'record')
         if not {'config', 'scores'} <= record.keys(): continue
-        try: records[_same(make_config(dict(record['config'])))] = path
+        try: records[_key(told_by(record['config']), long_names(record['config']))] = path
         except (ValueError, TypeError) as e: raise ValueError(f'the record {path} cannot be used: {e}') from None
     return [(c, records.get(_same(c))) for c in experiment.configs]
 

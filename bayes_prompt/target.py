@@ -197,7 +197,7 @@ def adapt(
     o, targets = options.changed(changes), examples if isinstance(examples, dict) else {'': examples}
     method = target_method(backbone, start, o, targets)
     begin = start.particles if isinstance(start, SourcePosterior) else start
-    key = fingerprint(backbone.name, begin, targets, o, seed) if callbacks else ''
+    key = fingerprint(backbone.name, begin, list(targets), targets, o, seed) if callbacks else ''
     return Adapted(method, tune(method, targets, o, seed, callbacks=callbacks, key=key))
 
 # %% ../nbs/31_target.ipynb #ed047e29

@@ -125,7 +125,7 @@ class Training:
         self.rates = [g['lr'] for g in self.optimizer.param_groups]
         self.factor = linear_schedule(steps, warmup)
         self.history = [] # One dict of numbers for each step that was taken
-        self.stop, self.resumed = False, False
+        self.stop = False
         self.params = method.parameters()
         self._meter, self._began = Counter(method.backbone.meter), perf_counter()
 
@@ -169,6 +169,7 @@ class Callback:
     def end(self, run:Training): "After the last step"
     def state(self)->dict: return {} # What a checkpoint keeps of it: numbers, texts, tensors
     def restore(self, run:Training, state:dict): "Take up a state that a checkpoint kept"
+    def broken(self, run:Training): "An error or Ctrl-C has ended the training; close what is open"
 
 # %% ../nbs/25_train.ipynb #c014
 def fit(
@@ -182,11 +183,18 @@ def fit(
 )->list: # One dict per step: what `backward` and the callbacks logged
     "Train a method; batches are a function of the step, so the same call gives the same bits"
     run = Training(method, steps, optimizer, warmup, sorted(callbacks, key=lambda c: c.order), key)
-    for c in run.callbacks: c.begin(run)
-    while run.step < steps and not run.stop:
-        run.take(batch)
-        for c in run.callbacks: c.step(run)
-    for c in run.callbacks: c.end(run)
+    begun = []
+    try:
+        for c in run.callbacks:
+            c.begin(run)
+            begun.append(c)
+        while run.step < steps and not run.stop:
+            run.take(batch)
+            for c in run.callbacks: c.step(run)
+        for c in run.callbacks: c.end(run)
+    except BaseException:
+        for c in begun: c.broken(run)
+        raise
     if not all(p.isfinite().all() for p in run.params):
         raise ValueError('the parameters are not finite after the last step; expected finite numbers; '
                          'use a lower learning rate')

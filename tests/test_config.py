@@ -62,7 +62,7 @@ def test_files_extend_one_another(tmp_path):
     c = make_config(tmp_path/'c.toml', lr=.5)
     assert (c.seed, c.target.k, c.source.steps, c.source.lr, c.target.lr, c.method, c.options('spot').top) == (3, 4, 8, 1., .5, 'spot', 2)
 
-@pytest.mark.parametrize('text, said', [('k = ', 'not TOML'), ('extends = "x.toml"', 'extends itself'), ('extends = 3', 'expected the name of a file'), ('extends = "y.toml"', 'no configuration file'), ('kk = 3', 'no key'), ('source = 3', 'expected'), ('k = "a"', 'target.k')])
+@pytest.mark.parametrize('text, said', [('k = ', 'not TOML'), ('extends = "x.toml"', 'extends itself'), ('extends = 3', 'expected the name of a file'), ('extends = "y.toml"', 'no file'), ('kk = 3', 'no key'), ('source = 3', 'expected'), ('k = "a"', 'target.k')])
 def test_broken_files(tmp_path, text, said):
     (tmp_path/'x.toml').write_text(text)
     with pytest.raises(ValueError, match=said): make_config(tmp_path/'x.toml')

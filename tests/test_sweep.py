@@ -67,7 +67,7 @@ def test_runs_that_parts_share_are_done_once(tmp_path):
     ('answers = " "', 'expected answers = "the question"'),
     ('answers = 3', 'answers: expected a text, got 3'),
     ('extends = 3', 'extends: expected a text, got 3'),
-    ('extends = "nowhere.toml"', 'no configuration file'),
+    ('extends = "nowhere.toml"', 'no file'),
     ('extends = "mine.toml"', 'extends itself'),
     ('values = ', 'is not TOML')])
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, text, told):
