@@ -15,16 +15,16 @@ import torch
 import bayes_prompt
 from .options import choose, nearest
 
-# %% ../nbs/20_backbone.ipynb #478d4db3
+# %% ../nbs/20_backbone.ipynb #c2aa6ccf
 @dataclass
 class Backbone:
     "A frozen encoder–decoder and its tokenizer"
     name:str # As given to `load_backbone`
     model:torch.nn.Module # In eval mode, no parameter requires a gradient
     tokenizer:object # A Hugging Face tokenizer
-    meter:Counter = field(default_factory=Counter, repr=False) # Sequences and tokens (prompt rows and padding included) that went through the encoder, and seconds of runs that were resumed
-    budget:int = 1024 # Tokens in one forward pass that is differentiated, prompt rows included; four times as many where nothing is
-    engine:object = field(default=None, repr=False) # A faster way to the same numbers for this model, such as [packed rows](23_packed.ipynb); the [plain one](22_engine.ipynb) if None
+    meter:Counter = field(default_factory=Counter, repr=False) # Sequences and tokens through the encoder
+    budget:int = 1024 # Tokens, prompt rows too, in a pass that is differentiated; four times as many in others
+    engine:object = field(default=None, repr=False) # Another way to the same numbers; plain if None
 
     @property
     def embed(self)->torch.nn.Embedding: # `[V, H]`
@@ -43,18 +43,19 @@ class Backbone:
         n = sum(p.numel() for p in self.model.parameters())
         return f'Backbone({self.name!r}, width={self.width}, {n:,} parameters)'
 
-# %% ../nbs/20_backbone.ipynb #4ab1ed68
+# %% ../nbs/20_backbone.ipynb #be0f2f6b
 def token_budget(
     config, # Of the model
     free:int, # Free memory of the device, bytes
     itemsize:int=4, # Bytes of a number
 )->int: # Tokens, at least 1,024: on a CPU more are no faster
-    "How many tokens fit in one differentiated forward pass on a GPU: what a layer keeps of a token with a context of 512, in half of the free memory"
+    "How many tokens a differentiated forward pass can hold in half of a GPU's free memory"
     c = getattr(config, 'encoder', config)
-    kept = c.num_hidden_layers*(24*c.hidden_size + 2*512*c.num_attention_heads)*itemsize # bytes a token
+    layer = 24*c.hidden_size + 2*512*c.num_attention_heads # numbers kept of a token with a context of 512
+    kept = c.num_hidden_layers*layer*itemsize
     return max(1024, int(free/2 / kept))
 
-# %% ../nbs/20_backbone.ipynb #e26d587a
+# %% ../nbs/20_backbone.ipynb #a994b8eb
 _HUB = ('t5-small t5-base t5-large google-t5/t5-small google-t5/t5-base google-t5/t5-large '
         'google/t5-v1_1-small google/t5-v1_1-base google/t5-v1_1-large '
         'google/flan-t5-small google/flan-t5-base google/flan-t5-large google/mt5-small google/mt5-base').split()
@@ -62,15 +63,17 @@ _HUB = ('t5-small t5-base t5-large google-t5/t5-small google-t5/t5-base google-t
 def _unknown(name):
     near = nearest(name, ['mini', 'tiny-t5', *_HUB])
     hint = f'; the nearest known name is {near!r}' if near else ''
-    return ValueError(f'no backbone {name!r}: expected "mini", "tiny-t5", a local folder or a Hugging Face id{hint}')
+    return ValueError(f'no backbone {name!r}: expected "mini", "tiny-t5", a local folder or a Hugging '
+                      f'Face id{hint}')
 
-# %% ../nbs/20_backbone.ipynb #4942c75c
+# %% ../nbs/20_backbone.ipynb #ff75ed4b
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float64': torch.float64}
 
 def _dtype(dtype):
     "The dtype that a name stands for, or itself"
     name = str(dtype).removeprefix('torch.')
-    if name == 'float16': raise ValueError('dtype float16 overflows in T5: use torch.bfloat16 or torch.float32')
+    if name == 'float16':
+        raise ValueError('dtype float16 overflows in T5: use torch.bfloat16 or torch.float32')
     return choose(name, _DTYPES, 'dtype')
 
 def _device(device):
@@ -80,7 +83,8 @@ def _device(device):
         torch.empty(0, device=found)
         if found.type != 'meta': return found
     except (RuntimeError, AssertionError, TypeError): pass
-    raise ValueError(f'device {str(device)!r} is not available here: use "cpu", or "cuda" where there is a GPU')
+    raise ValueError(f'device {str(device)!r} is not available here: use "cpu", or "cuda" where there '
+                     'is a GPU')
 
 # %% ../nbs/20_backbone.ipynb #2fc7e4a3
 def _tiny_t5(tok, seed=0):
@@ -104,7 +108,7 @@ def _quiet():
         logging.set_verbosity(level)
         if bars: logging.enable_progress_bar()
 
-# %% ../nbs/20_backbone.ipynb #c16ace5d
+# %% ../nbs/20_backbone.ipynb #70217dc1
 def _head_is_missing(src, model):
     "Does the configuration want a head of its own (T5 v1.1), while the model uses the embedding table?"
     from transformers import PretrainedConfig
@@ -112,28 +116,31 @@ def _head_is_missing(src, model):
     head = model.get_output_embeddings()
     return own and head is not None and head.weight is model.get_input_embeddings().weight
 
+def _few(names): return ', '.join(names[:3]) + ', …'*(len(names) > 3)
+
 def _check_weights(src, model, info):
     "`ValueError` where weights would be random, a warning where some are left over"
     names = [k for k, _ in (*model.named_parameters(), *model.named_buffers())] # of tied weights the first one
     missing = [k for k in names if k in info['missing_keys']] + ['lm_head.weight']*_head_is_missing(src, model)
-    wrong = dict(missing=missing, mismatched=sorted(k for k, *_ in info['mismatched_keys']), unexpected=sorted(info['unexpected_keys']))
-    said = '; '.join(f'{len(keys)} {kind} ({", ".join(keys[:3])}{", …" if len(keys) > 3 else ""})' for kind, keys in wrong.items() if keys)
-    if wrong['missing'] or wrong['mismatched']:
-        raise ValueError(f'the checkpoint {str(src)!r} does not fill the model, and what it lacks would be random; weights: {said}; '
-                         'save it again with the names that transformers gives')
+    mismatched, unexpected = sorted(k for k, *_ in info['mismatched_keys']), sorted(info['unexpected_keys'])
+    kinds = dict(missing=missing, mismatched=mismatched, unexpected=unexpected)
+    said = '; '.join(f'{len(keys)} {kind} ({_few(keys)})' for kind, keys in kinds.items() if keys)
+    if missing or mismatched:
+        raise ValueError(f'the checkpoint {str(src)!r} does not fill the model, and what it lacks would be random; '
+                         f'weights: {said}; save it again with the names that transformers gives')
     if said: warnings.warn(f'the checkpoint {str(src)!r} has weights that this model does not use: {said}')
 
 def _check_tokenizer(src, tok, model):
     "`ValueError` where the tokenizer knows no words, or more than the model"
     vocab, rows = tok.get_vocab(), model.get_input_embeddings().num_embeddings
     if len(set(vocab.values()) - set(tok.all_special_ids)) < 4:
-        raise ValueError(f'the folder {str(src)!r} is not a whole encoder–decoder with its tokenizer: save or fetch it again. '
-                         'Its tokenizer knows no words, so the files of the tokenizer are missing')
-    if max(vocab.values()) >= rows:
-        raise ValueError(f'the tokenizer of {str(src)!r} has ids up to {max(vocab.values())}, and the model an embedding table of {rows} rows: '
-                         'they do not belong together, save or fetch both again')
+        raise ValueError(f'the folder {str(src)!r} is not a whole encoder–decoder with its tokenizer: '
+                         'save or fetch it again. Its tokenizer knows no words: the files of it are missing')
+    if (last := max(vocab.values())) >= rows:
+        raise ValueError(f'the tokenizer of {str(src)!r} has ids up to {last}, and the model an embedding table of '
+                         f'{rows} rows: they do not belong together, save or fetch both again')
 
-# %% ../nbs/20_backbone.ipynb #946dceda
+# %% ../nbs/20_backbone.ipynb #ff4540eb
 def _answers(name):
     "Does the Hub answer at all? Asked once, for a few seconds; the loaders would ask again and again for a minute"
     from huggingface_hub import HfApi
@@ -157,8 +164,8 @@ def _read(name, src):
         if Path(src).is_dir():
             raise ValueError(f'the folder {str(src)!r} is not a whole encoder–decoder with its tokenizer: '
                              f'save or fetch it again. {said}') from None
-        raise ValueError(f'backbone {name!r} is not here and could not be fetched; download it once where there is network, '
-                         f'or name a local folder. {said}') from None
+        raise ValueError(f'backbone {name!r} is not here and could not be fetched; download it once where there is '
+                         f'network, or name a local folder. {said}') from None
     _check_tokenizer(src, tok, model)
     _check_weights(src, model, info)
     return model, tok
@@ -166,11 +173,11 @@ def _read(name, src):
 # %% ../nbs/20_backbone.ipynb #29e97c8d
 ASSETS = Path(bayes_prompt.__path__[0])/'assets'
 
-# %% ../nbs/20_backbone.ipynb #5f9b1dc2
+# %% ../nbs/20_backbone.ipynb #060c9ea3
 def load_backbone(
     name:str="mini", # "mini", "tiny-t5", a local folder or a Hugging Face id of an encoder–decoder
     device:str="cpu", # Where it runs
-    dtype=torch.float32, # Of its weights: float32, or bfloat16 on a GPU (float16 overflows in T5); a name will do
+    dtype=torch.float32, # Of its weights, or its name: float32, or bfloat16 on a GPU
 )->Backbone: # Frozen, in eval mode (no dropout)
     "Load a frozen backbone; `ValueError` when there is none of that name, or it is not whole"
     name, device, dtype = str(name), _device(device), _dtype(dtype)
@@ -181,22 +188,23 @@ def load_backbone(
     free = torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else 0
     return Backbone(name, model, tok, budget=token_budget(model.config, free, dtype.itemsize))
 
-# %% ../nbs/20_backbone.ipynb #54322bb2
+# %% ../nbs/20_backbone.ipynb #02451aa2
 def within_memory(
     backbone:Backbone,
     f, # Function without arguments that can be called again
 ):
-    "What `f` gives; when the device runs out of memory, the backbone's budget is halved with a warning and `f` called again; `MemoryError` when that does not help"
+    "What `f` gives; where memory runs out, the budget is halved and `f` called again; else `MemoryError`"
     before = backbone.budget
     while True:
         try: out = f()
         except torch.OutOfMemoryError:
             if backbone.budget < 128:
-                raise MemoryError(f'the device has no room for {backbone.budget} tokens at a time: use a smaller backbone, '
-                                  'shorter prompts, or dtype=bfloat16 on a GPU') from None
+                raise MemoryError(f'the device has no room for {backbone.budget} tokens at a time: '
+                                  'use a smaller backbone, shorter prompts, or dtype=bfloat16 on a GPU') from None
         else:
             if backbone.budget < before:
-                warnings.warn(f'out of memory: went on with {backbone.budget} tokens in a forward pass instead of {before}')
+                warnings.warn(f'out of memory: went on with {backbone.budget} tokens in a forward pass '
+                              f'instead of {before}')
             return out
         backbone.budget //= 2
         torch.cuda.empty_cache()

@@ -17,25 +17,28 @@ from .options import unknown
 from .prompt import encode, label_ids
 from .store import Damaged, load_tensors, read_json, save_tensors, write
 
-# %% ../nbs/56_interchange.ipynb #15043c32
+# %% ../nbs/56_interchange.ipynb #93997241
 def _checked(prompt, backbone=None, what='the prompt'):
     "The prompt as a plain matrix; `ValueError` when it is none, or not of the backbone's width"
     if not torch.is_tensor(prompt) or prompt.dim() != 2 or not prompt.numel():
         got = tuple(prompt.shape) if torch.is_tensor(prompt) else type(prompt).__name__
-        raise ValueError(f'{what}: expected one matrix [P, H], got {got}; give one prompt, or the mean of several')
+        raise ValueError(f'{what}: expected one matrix [P, H], got {got}; give one prompt, or the mean '
+                         'of several')
     if not prompt.isfinite().all():
-        raise ValueError(f'{what} holds numbers that are not finite; train it again with a lower learning rate')
+        raise ValueError(f'{what} holds numbers that are not finite; train it again with a lower '
+                         'learning rate')
     if isinstance(backbone, Backbone) and prompt.shape[1] != backbone.width:
-        raise ValueError(f'{what} has width {prompt.shape[1]}, expected {backbone.width} for backbone {backbone.name!r}: '
-                         'load the backbone it was trained on')
+        raise ValueError(f'{what} has width {prompt.shape[1]}, expected {backbone.width} for backbone '
+                         f'{backbone.name!r}: load the backbone it was trained on')
     return prompt.detach().contiguous()
 
 def _folder(path):
     try: Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise OSError(f'could not write {path}: {e.strerror or e}; choose another folder') from None
+    except OSError as e:
+        raise OSError(f'could not write {path}: {e.strerror or e}; choose another folder') from None
     return Path(path)
 
-# %% ../nbs/56_interchange.ipynb #03d5791f
+# %% ../nbs/56_interchange.ipynb #6ce53ca6
 def save_prompt(
     prompt:Tensor, # `[P, H]`
     path, # Folder; `prompt.safetensors` is written into it
@@ -48,10 +51,11 @@ def save_prompt(
     except (TypeError, ValueError) as e:
         raise ValueError(f'about: expected numbers, texts, lists and dicts, which JSON can hold: {e}') from None
     path = _folder(path)
-    save_tensors(path/'prompt.safetensors', {'prompt': prompt}, dict(backbone=name, shape=list(prompt.shape), about=about or {}))
+    note = dict(backbone=name, shape=list(prompt.shape), about=about or {})
+    save_tensors(path/'prompt.safetensors', {'prompt': prompt}, note)
     (path/'prompt.json').unlink(missing_ok=True) # of an older version, about the prompt that was there
 
-# %% ../nbs/56_interchange.ipynb #8c666ead
+# %% ../nbs/56_interchange.ipynb #021b3121
 def _two_files(path):
     "Prompt and note as version 0.1 wrote them"
     from safetensors.torch import load
@@ -60,9 +64,10 @@ def _two_files(path):
         if note['sha256'] != hashlib.sha256(data).hexdigest(): raise ValueError('the digest is another')
         return load(data), note
     except Exception: # whatever a damaged file provokes in json or safetensors
-        raise Damaged(f'the prompt in {path} is cut off, or its two files are not of one saving: save it again') from None
+        raise Damaged(f'the prompt in {path} is cut off, or its two files are not of one saving: save '
+                      'it again') from None
 
-# %% ../nbs/56_interchange.ipynb #28bddb0b
+# %% ../nbs/56_interchange.ipynb #191b316e
 def load_prompt(
     path, # Folder that `save_prompt` wrote, or a run's file in `prompts`
     backbone=None, # The `Backbone` it is for, or its name; any if None
@@ -76,8 +81,8 @@ def load_prompt(
     if not whole or 'prompt' not in tensors:
         raise ValueError(f'{file} is no prompt: expected one that save_prompt wrote, it has {", ".join(tensors) or "nothing"}')
     if name not in (None, note['backbone']):
-        raise ValueError(f'the prompt in {path} belongs to backbone {note["backbone"]!r}, got {name!r}: prompts do not transfer '
-                         'between backbones (two names of one model: load it without a backbone)')
+        raise ValueError(f'the prompt in {path} belongs to backbone {note["backbone"]!r}, got {name!r}: prompts do not '
+                         'transfer between backbones (two names of one model: load it without a backbone)')
     prompt = _checked(tensors['prompt'], backbone, f'the prompt in {path}')
     return prompt.to(getattr(backbone, 'device', 'cpu')), note['about']
 
@@ -103,7 +108,8 @@ def _adapter(path):
     from safetensors.torch import load_file
     files = path/'adapter_config.json', path/'adapter_model.safetensors'
     if not all(f.is_file() for f in files):
-        raise ValueError(f'no adapter in {path}: expected adapter_config.json and adapter_model.safetensors, as PEFT saves them')
+        raise ValueError(f'no adapter in {path}: expected adapter_config.json and '
+                         'adapter_model.safetensors, as PEFT saves them')
     try:
         config, weights = read_json(files[0], 'configuration'), load_file(files[1])
         kind, task, base = config['peft_type'], config.get('task_type'), config.get('base_model_name_or_path')
@@ -112,8 +118,8 @@ def _adapter(path):
         said = ' '.join(str(e).split())[:200]
         raise ValueError(f'the adapter in {path} cannot be read, it may be cut off: save it again ({said})') from None
     if kind not in ('PROMPT_TUNING', 'MULTITASK_PROMPT_TUNING') or task != 'SEQ_2_SEQ_LM':
-        raise ValueError(f'expected prompt tuning or multitask prompt tuning of an encoder–decoder (SEQ_2_SEQ_LM), got {kind} ({task}) '
-                         f'in {path}: only those are one prompt in front of the encoder')
+        raise ValueError('expected prompt tuning or multitask prompt tuning of an encoder–decoder (SEQ_2_SEQ_LM), '
+                         f'got {kind} ({task}) in {path}: only those are one prompt in front of the encoder')
     needed = ['prompt_embeddings', *['prefix_task_cols', 'prefix_task_rows']*(kind != 'PROMPT_TUNING')]
     if lacks := [k for k in needed if k not in weights]:
         raise ValueError(f'the adapter in {path} lacks the weights {lacks[0]!r}: save it again')
@@ -122,13 +128,14 @@ def _adapter(path):
 def _product(weights, n, task, path):
     "The prompt of a task in multitask prompt tuning"
     u, v = weights['prefix_task_cols'], weights['prefix_task_rows'] # [K, P, R], [K, R, H]
-    if not 0 <= task < len(u): raise ValueError(f'the adapter in {path} has tasks 0 to {len(u)-1}, got {task}')
+    if not 0 <= task < len(u):
+        raise ValueError(f'the adapter in {path} has tasks 0 to {len(u)-1}, got {task}')
     if u.shape[1] > n:
         warnings.warn(f'the adapter in {path} was trained with a second prompt in the decoder, which PEFT leaves out '
                       'when it generates, and so does this import')
     return (u[task] @ v[task])[:n]
 
-# %% ../nbs/56_interchange.ipynb #6c6ee65b
+# %% ../nbs/56_interchange.ipynb #d5a43454
 def from_peft(
     path, # Folder of an adapter that PEFT saved
     backbone:Backbone, # The model it was trained on
@@ -142,7 +149,8 @@ def from_peft(
         prompt = weights['prompt_embeddings'][:n]
         if kind == 'MULTITASK_PROMPT_TUNING': prompt = prompt*_product(weights, n, task, path)
     except (RuntimeError, IndexError, TypeError) as e:
-        raise ValueError(f'the adapter in {path} has weights of shapes that do not fit together: save it again ({e})') from None
+        raise ValueError(f'the adapter in {path} has weights of shapes that do not fit together: save '
+                         f'it again ({e})') from None
     base, names = config.get('base_model_name_or_path'), (backbone.name, backbone.model.name_or_path)
     if base and Path(base).name not in {Path(n).name for n in names}:
         warnings.warn(f'the adapter in {path} was trained on {base!r}, got backbone {backbone.name!r}: '
@@ -159,13 +167,16 @@ class PromptBank:
     ):
         if not prompts: raise ValueError('expected the prompt of at least one task, got none')
         if odd := prompts.keys() ^ choices.keys():
-            raise ValueError(f'expected a prompt and choices for every task, got only one of them for {sorted(odd)[0]!r}; free text has the choices ()')
+            raise ValueError('expected a prompt and choices for every task, got only one of them for '
+                             f'{sorted(odd)[0]!r}; free text has the choices ()')
         for task, labels in choices.items():
             if isinstance(labels, str):
-                raise ValueError(f'choices of {task!r}: expected several labels, got the text {labels!r}; for one label write a list of it')
+                raise ValueError(f'choices of {task!r}: expected several labels, got the text '
+                                 f'{labels!r}; for one label write a list of it')
             label_ids(backbone, labels, distinct=True)
         self.backbone, self.choices = backbone, {t: tuple(c) for t, c in choices.items()}
-        self.prompts = {t: _checked(p, backbone, f'the prompt of task {t!r}').to(backbone.device) for t, p in prompts.items()}
+        self.prompts = {t: _checked(p, backbone, f'the prompt of task {t!r}') for t, p in prompts.items()}
+        self.prompts = {t: p.to(backbone.device) for t, p in self.prompts.items()}
 
     def __repr__(self): return f'PromptBank({", ".join(self.prompts)}; backbone {self.backbone.name!r})'
 
@@ -176,18 +187,24 @@ class PromptBank:
         max_new_tokens:int=16, # Longest generated answer
     )->list: # N answers as text
         "Answer each text with its own task's prompt"
-        if len(texts) != len(tasks): raise ValueError(f'expected one task for each text, got {len(texts)} texts and {len(tasks)} tasks')
+        if len(texts) != len(tasks):
+            raise ValueError(f'expected one task for each text, got {len(texts)} texts and {len(tasks)} '
+                             'tasks')
         out, alike = [None]*len(texts), {}
         for i, t in enumerate(tasks):
             if t not in self.prompts: raise unknown('prompt for task', t, self.prompts)
             alike.setdefault((len(self.prompts[t]), bool(self.choices[t])), []).append(i)
         for (length, ranked), index in alike.items():
-            exs = encode(self.backbone, [(texts[i], '-') for i in index], max_src, length) # the target is not looked at
+            pairs = [(texts[i], '-') for i in index] # the target is not looked at
+            exs = encode(self.backbone, pairs, max_src, length)
             exs = [replace(e, task=tasks[i]) for e, i in zip(exs, index)]
-            prompts = PerExample(lambda inputs: torch.stack([self.prompts[e.task] for e in inputs.examples]), length)
-            got = self._ranked(prompts, exs) if ranked else generate(self.backbone, prompts, exs, max_new_tokens)
+            prompts = PerExample(self._own, length)
+            if ranked: got = self._ranked(prompts, exs)
+            else: got = generate(self.backbone, prompts, exs, max_new_tokens)
             for i, answer in zip(index, got): out[i] = answer
         return out
+
+    def _own(self, inputs): return torch.stack([self.prompts[e.task] for e in inputs.examples])
 
     def _ranked(self, prompts, examples):
         "The best label of each example's task"

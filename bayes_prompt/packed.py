@@ -116,7 +116,8 @@ class PackedT5:
     ):
         c = model.config
         if c.model_type not in ('t5', 'mt5'):
-            raise ValueError(f'packed rows are for T5 and mT5, got a model of type {c.model_type!r}: use engine="plain"')
+            raise ValueError(f'packed rows are for T5 and mT5, got a model of type {c.model_type!r}: '
+                             'use engine="plain"')
         self.model, self.heads, self.absorb = model, c.num_heads, absorb
         scaled = c.model_type == 't5' and getattr(c, 'scale_decoder_outputs', c.tie_word_embeddings) # v1.0
         self.scale = c.d_model**-.5 if scaled else 1.
@@ -124,9 +125,11 @@ class PackedT5:
 
     def check(self, model):
         "`ValueError` when the model is not the one that this engine is right for"
-        if model is not self.model: raise ValueError('this engine was made for another model: pack() the backbone again')
+        if model is not self.model:
+            raise ValueError('this engine was made for another model: pack() the backbone again')
         if model.training or any(p.requires_grad for p in model.parameters()):
-            raise ValueError('packed rows are for a frozen model in eval mode: freeze it, or use engine="plain"')
+            raise ValueError('packed rows are for a frozen model in eval mode: freeze it, or use '
+                             'engine="plain"')
 
     def norm(self, x, layer): return Norm.apply(x, layer.weight, layer.variance_epsilon)
 
@@ -183,7 +186,8 @@ class PackedT5:
         ids = decoder_inputs(self.model, labels.flatten(0, 1)).view(labels.shape)
         y = self.decode(self.encode(x, ranges), ranges, put(ids, x.device))
         logits = self.model.lm_head(y[where])
-        nll = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), gold, reduction='none')
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        nll = F.cross_entropy(logits.to(dtype), gold, reduction='none')
         text = where // labels.shape[-1]
         return nll.new_zeros(labels.shape[:2].numel()).index_add(0, text, -nll).view(labels.shape[:2])
 
@@ -220,10 +224,10 @@ class Packed(PackedT5):
 # %% ../nbs/23_packed.ipynb #c017
 ENGINES = ('auto', 'packed', 'plain')
 
-# %% ../nbs/23_packed.ipynb #b349f121
+# %% ../nbs/23_packed.ipynb #32bf5cf6
 def pack(
     backbone:Backbone,
-    engine:str='auto', # "packed", "plain", or "auto": packed rows for a T5 on a CPU, where they were measured to win
+    engine:str='auto', # "packed", "plain", or "auto": packed for a T5 on a CPU, where it was measured to win
 )->Backbone: # The same model with the engine in it; weights are shared, nothing is copied
     "Let a backbone compute on packed rows; `ValueError` when its model is no T5"
     if engine not in ENGINES: raise unknown('engine', engine, ENGINES)

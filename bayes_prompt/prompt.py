@@ -27,7 +27,7 @@ def _repeated(backbone, length, text):
     if not ids: raise ValueError('expected a text with at least one token, got an empty one')
     return torch.tensor(ids).repeat(-(-length//len(ids)))[:length][None]
 
-# %% ../nbs/21_prompt.ipynb #9184be85
+# %% ../nbs/21_prompt.ipynb #bfbb2df2
 def init_prompts(
     backbone:Backbone,
     m:int=1,  # Number of prompts M
@@ -38,15 +38,18 @@ def init_prompts(
 )->Tensor: # `[M, P, H]`, float32
     "Prompts whose rows are rows of the embedding table (Lester et al. 2021, sampled vocabulary)"
     most = backbone.max_len - 8 if backbone.max_len else _MOST
-    if m < 1 or length < 1: raise ValueError(f'expected at least one prompt of at least one row, got m={m}, length={length}')
+    if m < 1 or length < 1:
+        raise ValueError(f'expected at least one prompt of at least one row, got m={m}, length={length}')
     if length > most:
-        raise ValueError(f'backbone {backbone.name!r} takes a prompt of at most {most} rows, got {length}; use a shorter prompt')
+        raise ValueError(f'backbone {backbone.name!r} takes a prompt of at most {most} rows, got '
+                         f'{length}; use a shorter prompt')
     if text is not None and m != 1:
-        raise ValueError(f'a text gives one prompt, got m={m}: particles must differ, so leave text out or use m=1')
+        raise ValueError(f'a text gives one prompt, got m={m}: particles must differ, so leave text out '
+                         'or use m=1')
     ids = _drawn(backbone, m, length, seed, top) if text is None else _repeated(backbone, length, text)
     return backbone.embed.weight.detach()[ids.to(backbone.device)].float()
 
-# %% ../nbs/21_prompt.ipynb #c90c411d
+# %% ../nbs/21_prompt.ipynb #7b16e787
 def prepend_prompt(
     prompts:Tensor, # `[M, P, H]` or `[P, H]`
     emb:Tensor, # Embedded inputs `[B, T, H]`
@@ -55,7 +58,8 @@ def prepend_prompt(
     "All pairs of a prompt and an input, the prompt in front"
     if prompts.dim() == 2: prompts = prompts[None]
     if prompts.shape[-1] != emb.shape[-1]:
-        raise ValueError(f"expected a prompt of width {emb.shape[-1]} (the backbone's), got {prompts.shape[-1]}")
+        raise ValueError(f"expected a prompt of width {emb.shape[-1]} (the backbone's), got "
+                         f"{prompts.shape[-1]}")
     (m, p, _), (b, t, h) = prompts.shape, emb.shape
     x = torch.cat([prompts.to(emb.dtype)[:, None].expand(m, b, p, h), emb.expand(m, b, t, h)], 2)
     if mask is not None: mask = F.pad(mask, (p, 0), value=1).expand(m, b, p+t).flatten(0, 1)
@@ -82,32 +86,36 @@ def _target_ids(backbone, text):
     if ids[0] in (tok.bos_token_id, tok.cls_token_id) and (ids[0] != first or first == start): ids = ids[1:]
     return tuple(ids) if end in ids[-2:] else (*ids, end) # a language may come after it
 
-# %% ../nbs/21_prompt.ipynb #1e9aa1ca
+# %% ../nbs/21_prompt.ipynb #1fb54886
 def label_ids(
     backbone:Backbone,
     targets:list, # Texts
     distinct:bool=False, # Must no two of them have the same ids? So for choices that are ranked
 )->list: # One tuple of ids per target, with the end token
     "Token ids of target texts"
-    if isinstance(targets, str): raise ValueError(f'expected a list of texts, got the text {targets!r}; for one text write a list of it')
+    if isinstance(targets, str):
+        raise ValueError(f'expected a list of texts, got the text {targets!r}; for one text write a '
+                         'list of it')
     ids = {t: _target_ids(backbone, t) for t in dict.fromkeys(targets)}
     first = {}
     for t, i in ids.items():
         if distinct and first.setdefault(i, t) != t:
-            raise ValueError(f'the choices {first[i]!r} and {t!r} are the same tokens for backbone {backbone.name!r}, so no answer could tell them apart: '
-                             'use other words')
+            raise ValueError(f'the choices {first[i]!r} and {t!r} are the same tokens for backbone {backbone.name!r}, '
+                             'so no answer could tell them apart: use other words')
     return [ids[t] for t in targets]
 
-# %% ../nbs/21_prompt.ipynb #c094473a
+# %% ../nbs/21_prompt.ipynb #557e68ea
 def _texts(pairs):
     "Pairs of texts as a list; `ValueError` on anything else"
     try: pairs = list(pairs)
     except TypeError: raise ValueError(f'expected a list of (text, target) pairs, got {pairs!r}') from None
     for i, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(t, str) for t in pair):
-            raise ValueError(f'expected a text and a target, got {repr(pair)[:100]} in pair {i}; drop or mend that row')
+            raise ValueError(f'expected a text and a target, got {repr(pair)[:100]} in pair {i}; drop '
+                             'or mend that row')
         if not all(t.strip() for t in pair):
-            raise ValueError(f'expected a text and a target, got an empty one in pair {i}: {repr(pair)[:100]}; drop or mend that row')
+            raise ValueError(f'expected a text and a target, got an empty one in pair {i}: '
+                             f'{repr(pair)[:100]}; drop or mend that row')
     return pairs
 
 def _room(backbone, max_src, length):
@@ -118,7 +126,7 @@ def _room(backbone, max_src, length):
     raise ValueError(f'a prompt of {length} rows leaves {room} of {backbone.max_len} positions '
                      f'of backbone {backbone.name!r}: use a shorter prompt')
 
-# %% ../nbs/21_prompt.ipynb #06619f2a
+# %% ../nbs/21_prompt.ipynb #77be092e
 def encode(
     backbone:Backbone,
     pairs, # (source, target) texts
@@ -131,5 +139,6 @@ def encode(
     if not pairs: return []
     read = backbone.tokenizer([s for s, _ in pairs], truncation=True, max_length=room, return_attention_mask=False)
     ids, labels = map(tuple, read['input_ids']), label_ids(backbone, [t for _, t in pairs])
-    cut = [bool(e.overflowing) for e in read.encodings] if read.encodings else [len(i) >= room for i in read['input_ids']]
+    if read.encodings: cut = [bool(e.overflowing) for e in read.encodings]
+    else: cut = [len(i) >= room for i in read['input_ids']]
     return [Example(i, l, task, c) for i, l, c in zip(ids, labels, cut)]

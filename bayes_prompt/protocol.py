@@ -31,7 +31,8 @@ from .tasks import TASKS
 
 # %% ../nbs/51_protocol.ipynb #833bf749
 # A backbone's files that decide numbers; a licence beside them does not
-_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', 'tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json')
+_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin',
+         'tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json')
 
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
@@ -46,6 +47,7 @@ def weights_fingerprint(
         if not isinstance(config, str): return ''
         folder = Path(config).parent
     files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
+    if not any(f.suffix in ('.safetensors', '.bin') for f in files): return ''
     return fingerprint([(f.name, file_fingerprint(f)) for f in files])
 
 # %% ../nbs/51_protocol.ipynb #1f5bd9aa
@@ -75,7 +77,7 @@ def data_fingerprint(
 def _loaded(name, style, folder, prefix, *state): return load_task(name, style, folder, prefix)
 
 def _load(name, data):
-    "A task's texts, read once for all runs of a process, as long as neither its files nor its description change"
+    "A task's texts, read once in a process, as long as neither its files nor its description change"
     folder = data.folder or None
     files = [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in task_files(name, folder)]
     return _loaded(name, data.style, folder, data.prefix, repr(TASKS[name]), *files)
@@ -144,14 +146,14 @@ class Context:
         self.config, self.out, self.name, self.progress = config, Path(out), name, progress
         self.loggers = loggers or (lambda stage: [])
         self.spec, self.ledger, self.source, self.history = methods()[config.method], Ledger(), None, []
-        self.data_from, self.splits, self.cut, self.answers = {}, {}, {}, {}
+        self.data_from, self.splits, self.cut, self.answers, self._made = {}, {}, {}, {}, []
         c, t = config.compute, config.target
         self._files = c.backbone, c.device, c.dtype, weights_fingerprint(c.backbone)
         self.backbone = pack(_read_backbone(*self._files), c.engine)
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
         self.indices = {name: self._draw(d) for name, d in self.data.items()}
-        self.train = {name: self.encode([d.train[i] for i in self.indices[name]], d.task) for name, d in self.data.items()}
+        self.train = {name: self._few(name) for name in self.tasks}
         for d in self.data.values(): self._try_metric(d)
 
     def load(self, task:str):
@@ -180,6 +182,10 @@ class Context:
         k = self.config.target.k
         return few_shot(data.train, k, self.config.seed, data.classes) if k else list(range(len(data.train)))
 
+    def _few(self, name):
+        data = self.data[name]
+        return self.encode([data.train[i] for i in self.indices[name]], data.task)
+
     def _try_metric(self, data):
         "A metric that does not fit the task is refused now, not after the training"
         some = data.answers[self.config.data.part][:2]
@@ -189,12 +195,18 @@ class Context:
         "One prompt, as from scratch"
         return init_prompts(self.backbone, 1, self.config.length, self.config.seed if seed is None else seed)[0]
 
+# %% ../nbs/51_protocol.ipynb #e835f98f
+@patch
+def _check_declared(self:Context):
+    if not self.spec.sources:
+        raise ValueError(f'method {self.spec.name!r} reads the sources, but was registered with sources=False: '
+                         'declare it in its @method')
+
 # %% ../nbs/51_protocol.ipynb #ae66cc2f
 @patch(as_prop=True)
 def sources(self:Context)->dict: # Name -> list of `Example`
     "The source tasks"
-    if not self.spec.sources:
-        raise ValueError(f'method {self.spec.name!r} reads the sources, but was registered with sources=False: declare it in its @method')
+    self._check_declared()
     if not hasattr(self, '_sources'):
         self._sources = {s: self.encode(self.load(s).train, TASKS[s]) for s in self.config.source.tasks}
     return self._sources
@@ -203,35 +215,50 @@ def sources(self:Context)->dict: # Name -> list of `Example`
 @patch
 def stage(self:Context,
     learn, # Function of `track` that gives a `SourcePosterior`; `track(name)` gives the callbacks of a `fit`
-    kind:str=None, # What it is; the method's own name unless given
     source=None, # Settings of the source stage, if not the run's
-    **about, # What else its numbers depend on
+    **about, # What else its numbers depend on; a method with several stages tells them apart by it
 )->SourcePosterior:
-    "A source stage: learnt, or read where it is there"
+    "A source stage of a method's own: learnt, or read where it is there"
+    c = self.config
+    belongs = c.method, asdict(c.options(c.method)), about
+    if belongs in self._made: raise ValueError(f'method {c.method!r} has two stages of one name: ctx.stage(learn, part="…") tells them apart')
+    self._made.append(belongs)
+    return self._stage(learn, c.method, source or c.source, *belongs)
+
+# %% ../nbs/51_protocol.ipynb #0330f9ef
+_NOTED = ('data_from', 'splits', 'cut') # what a record says of the sources, also where a stage is only read
+
+@patch
+def _stage(self:Context, learn, kind, source, *belongs):
+    "Read a stage, or learn it; both enter the ledger"
+    self._check_declared()
     c, began = self.config, perf_counter()
-    own = {} if kind else asdict(c.options(c.method))
-    key = fingerprint(kind or c.method, own, about, repr(source or c.source), c.length, c.compute.backbone, c.compute.dtype,
+    key = fingerprint(kind, *belongs, repr(source), c.length, c.compute.backbone, c.compute.dtype,
                       data_fingerprint(c, c.source.tasks), weights_of(c))
     folder = self.out/'sources'/key
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, 'the source stage'):
         there = (folder/'posterior.safetensors').exists()
-        posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, kind or c.method)
+        posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, f'{kind} {key[:6]}')
     shape, fits = list(posterior.particles.shape[1:]), [c.length, self.backbone.width]
     if shape != fits: raise ValueError(f'the posterior in {folder} has particles {shape}, expected {fits}: remove it')
+    for noted in _NOTED: getattr(self, noted).update(posterior.config.get(noted, {}))
     self.ledger.enter(posterior)
     self.ledger.waited += perf_counter() - began
     self.source = posterior
     return posterior
 
-# %% ../nbs/51_protocol.ipynb #0330f9ef
+# %% ../nbs/51_protocol.ipynb #a4bc0ef8
 @patch
 def _learn(self:Context, learn, folder, kind):
     "Learn a stage, with what it cost; its checkpoints go when it is whole"
     began, before = perf_counter(), Counter(self.backbone.meter)
-    posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind}: {name}'))
-    spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # with those of a killed run that was resumed
+    posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind} {name}'))
+    if not isinstance(posterior, SourcePosterior) or 'steps' not in posterior.config:
+        raise ValueError(f'{kind}: expected a SourcePosterior whose config says its steps, got {posterior!r:.80}')
+    spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # a resumed run's killed part too
     posterior.config |= dict(seconds=spent['seconds'] + perf_counter() - began, tokens=spent['tokens'])
+    for noted in _NOTED: posterior.config[noted] = {t: v for t, v in getattr(self, noted).items() if t in self.config.source.tasks}
     if not folder.is_dir(): raise OSError(f'the folder {folder} was removed in the middle of the run: start it again')
     posterior.save(folder)
     self.ledger.made += spent['tokens']
@@ -254,22 +281,24 @@ def posterior(self:Context,
     def learn(track):
         start = init_prompts(self.backbone, m, self.config.length, source.seed)
         return learn_posterior(self.backbone, self.sources, start, source, track(f'{m} particle{"s"*(m > 1)}'))
-    return self.stage(learn, 'posterior', source)
+    return self._stage(learn, 'posterior', source)
 
 # %% ../nbs/51_protocol.ipynb #cfea70a6
 @patch
 def separate(self:Context)->SourcePosterior:
     "A prompt of each source task"
-    def learn(track): return learn_prompts(self.backbone, self.sources, self.start(self.config.source.seed), self.config.source, track)
-    return self.stage(learn, 'separate', replace(self.config.source, particles=len(self.config.source.tasks)))
+    source = replace(self.config.source, particles=len(self.config.source.tasks))
+    def learn(track): return learn_prompts(self.backbone, self.sources, self.start(source.seed), source, track)
+    return self._stage(learn, 'separate', source)
 
 # %% ../nbs/51_protocol.ipynb #b1ccbd54
 _SHORT_STAGE = 100 # steps: a shorter target stage is faster done again than saved
 
 @patch
 def _target_callbacks(self:Context, judged, steps):
-    t, label = self.config.target, f'{self.config.method} on {", ".join(self.tasks)}, seed {self.config.seed}'
+    c, t = self.config, self.config.target
     file = self.out/'sources'/'running'/self.name/f'{len(self.history)}.safetensors'
+    label = f'{self.name} {len(self.history)}' # a method may fit more than once
     heard = [c for c in self._track(file, label, every=100) if steps > _SHORT_STAGE or not isinstance(c, Checkpoint)]
     return heard + ([EarlyStopping(judged, t.judge_every, t.patience)] if judged and t.judge_every else [])
 
@@ -312,7 +341,9 @@ def score(self:Context,
     data, n = self.data[task], self.config.data.limit or None
     pairs, answers, t = getattr(data, part)[:n], data.answers[part][:n], data.task
     groups = dict(groups=data.groups[part][:n], sizes=data.sizes) if data.groups else {}
-    whole = not groups or any(c == data.sizes[g] for g, c in Counter(groups['groups']).items()) # else no question can be scored as one
+    sizes = Counter(groups.get('groups', ()))
+    whole = not groups or any(count == data.sizes[g] for g, count in sizes.items()) # else no question can be scored as one
     def keep(said): self.answers[task, part] = said
-    return evaluate(method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
-                    t.read, t.labels if t.read else (), t.max_tgt, keep, **groups)
+    return evaluate(
+        method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
+        t.read, t.labels if t.read else (), t.max_tgt, keep, **groups)

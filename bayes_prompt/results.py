@@ -27,18 +27,19 @@ def label_of(
 # %% ../nbs/54_results.ipynb #4c6a6cbd
 def _row(record, target):
     "A record's row for one of its targets"
-    config = flat(record['config'])
-    first = target == config['target']
+    row = flat(record['config'])
+    first = target == row['target']
     scores = record['scores'] if first else record['all_scores'][target]
     metric = record['metric'] if first else record['all_metrics'][target]
     validation = record.get('validation') if first else None
-    constant = scores.get('constant', scores['majority'] if metric == 'accuracy' else 0.) # older records do not say it
-    kept = {k: scores.get(k) for k in ('n', 'majority', 'collapsed', 'interval', 'invalid', 'nll', 'brier', 'ece')}
-    costs = {f'cost_{k}': v for k, v in record.get('cost', {}).items()}
-    return config | kept | costs | dict(
-        target=target, metric=metric, score=scores[metric], validation=validation and validation[metric], constant=constant,
-        trainable=record['trainable'], source_seconds=record['seconds']['source'], target_seconds=record['seconds']['target'],
-        memory=record['peak_memory_mib'], ratio=[h.get('ratio') for h in record['source_history']], predicted_ratio=record['predicted_ratio'])
+    kept = ('n', 'majority', 'collapsed', 'interval', 'invalid', 'nll', 'brier', 'ece')
+    constant = scores.get('constant', scores['majority'] if metric == 'accuracy' else 0.) # older records lack it
+    row |= dict(target=target, metric=metric, score=scores[metric], constant=constant)
+    row |= {k: scores.get(k) for k in kept} | dict(validation=validation and validation[metric])
+    row |= {f'cost_{k}': v for k, v in record.get('cost', {}).items()}
+    row |= {f'{k}_seconds': record['seconds'][k] for k in ('source', 'target')}
+    row |= dict(trainable=record['trainable'], memory=record['peak_memory_mib'])
+    return row | dict(ratio=[h.get('ratio') for h in record['source_history']], predicted_ratio=record['predicted_ratio'])
 
 # %% ../nbs/54_results.ipynb #c9e3504c
 def frame(
@@ -69,7 +70,8 @@ def load(
     "Read records; `ValueError` names a broken one, or says that there are none"
     found = {f: read_json(f, 'record') for f in sorted(Path(folder).glob('*.json'))}
     records = {f: r for f, r in found.items() if _is_record(r)}
-    if not records: raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
+    if not records:
+        raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
     for f, r in records.items():
         try: _check_row(frame([r]))
         except (KeyError, TypeError, AttributeError, ValueError) as e:
@@ -93,20 +95,22 @@ def predictions(
 # %% ../nbs/54_results.ipynb #65aa6754
 def _one_per_seed(g, what, keys):
     twice = g.duplicated(keys).sum()
-    if twice: raise ValueError(f'{what}: expected one run per {" and ".join(keys)}, got {twice} more; keep one configuration, as df[df.lr == .01]')
+    if twice:
+        raise ValueError(f'{what}: expected one run per {" and ".join(keys)}, got {twice} more; '
+                         'keep one configuration, as df[df.lr == .01]')
 
 # %% ../nbs/54_results.ipynb #f516a31b
 def table(
     df:pd.DataFrame, # From `load`
 )->pd.DataFrame: # Indexed by target and method
-    "Mean over seeds with Student's 95 % interval; beside it n, the constant's score and how many runs collapsed to one answer"
+    "Mean over seeds with Student's 95 % interval; beside it the constant's score, and runs that gave one answer only"
     rows = []
     for (target, method), g in df.groupby(['target', 'method'], sort=False):
         _one_per_seed(g, f'{target}, {method}', ['seed'])
         mean, low, high = mean_interval(g.score)
         first = g.iloc[0]
-        rows.append(dict(target=target, method=method, metric=first.metric, n=first.n, constant=first.constant, seeds=len(g),
-                         mean=mean, low=low, high=high, collapsed=int(g.collapsed.sum())))
+        rows.append(dict(target=target, method=method, metric=first.metric, n=first.n, constant=first.constant,
+                         seeds=len(g), mean=mean, low=low, high=high, collapsed=int(g.collapsed.sum())))
     return pd.DataFrame(rows).set_index(['target', 'method'])
 
 # %% ../nbs/54_results.ipynb #f785d8d3
@@ -122,21 +126,23 @@ def differences(
         for other in scores.columns.drop(method, errors='ignore') if method in scores else ():
             paired = (scores[method] - scores[other]).dropna()
             mean, low, high = mean_interval(paired)
-            rows.append(dict(target=target, difference=f'{method} − {other}', seeds=len(paired), mean=mean, low=low, high=high,
-                             excludes_zero=bool(low > 0 or high < 0)))
+            rows.append(dict(target=target, difference=f'{method} − {other}', seeds=len(paired),
+                             mean=mean, low=low, high=high, excludes_zero=bool(low > 0 or high < 0)))
     columns = ['target', 'difference', 'seeds', 'mean', 'low', 'high', 'excludes_zero']
     return pd.DataFrame(rows, columns=columns).set_index(['target', 'difference'])
 
 # %% ../nbs/54_results.ipynb #fd4c9e47
-_COSTS = dict(cost_per_target='per target', cost_total='in all', cost_source_steps='source steps', cost_target_steps='steps',
-              cost_source_tokens='source tokens', cost_target_tokens='target tokens', source_seconds='source s', target_seconds='target s', memory='MiB')
+_COSTS = dict(
+    cost_per_target='per target', cost_total='in all', cost_source_steps='source steps', cost_target_steps='steps',
+    cost_source_tokens='source tokens', cost_target_tokens='target tokens',
+    source_seconds='source s', target_seconds='target s', memory='MiB')
 
 # %% ../nbs/54_results.ipynb #327c88a1
 def costs(
     df:pd.DataFrame, # From `load`
 )->pd.DataFrame: # Indexed by method
     "What each method costs, the mean over its runs"
-    if 'cost_per_target' not in df: raise ValueError('expected records with a cost, got older ones: run them again')
+    if 'cost_per_target' not in df: raise ValueError('expected records with a cost, got older ones: run them anew')
     means = df.groupby('method', sort=False)[list(_COSTS)].mean()
     return means.round().astype(int).rename(columns=_COSTS)
 
@@ -159,7 +165,8 @@ def _scores(ax, df):
             if pd.notna(r.low): ax.plot([x, x], [r.low, r.high], color=colour(m), lw=2)
             ax.plot(x, r['mean'], marker(m), color=colour(m), ms=7, label=None if i else label_of(m))
             ax.plot([x+.05]*len(seeds), seeds, '.', color=colour(m), ms=3)
-        ax.hlines(r.constant, i-.45, i+.45, color='grey', ls='--', lw=1, label=None if i else 'a constant answer')
+        label = None if i else 'a constant answer'
+        ax.hlines(r.constant, i-.45, i+.45, color='grey', ls='--', lw=1, label=label)
     ax.set_xticks(range(len(targets)), [f'{o}\n({df[df.target == o].metric.iloc[0]})' for o in targets])
     ax.set(ylabel='score', xlim=(-.6, len(targets)-.4))
     ax.set_ylim(max(ax.get_ylim()[0], -1), min(ax.get_ylim()[1], 1.02))
@@ -169,9 +176,11 @@ def _ratios(ax, df):
     "Repulsion over drive in the source stages"
     ran = df[(df.method == 'bmtpt') & (df.m > 1)].drop_duplicates('source_seed')
     for i, ratio in enumerate(ran.ratio):
-        ax.semilogy(ratio, color=colour('bmtpt'), lw=1, alpha=.7, label=None if i else 'repulsion / drive')
+        label = None if i else 'repulsion / drive'
+        ax.semilogy(ratio, color=colour('bmtpt'), lw=1, alpha=.7, label=label)
     predicted = ran.predicted_ratio.dropna()
-    if len(predicted): ax.axhline(predicted.iloc[0], color='k', ls=':', lw=1, label='at samples of a full-data posterior')
+    if len(predicted):
+        ax.axhline(predicted.iloc[0], color='k', ls=':', lw=1, label='at samples of a full-data posterior')
     ax.set(xlabel='source step')
     ax.legend()
 
@@ -180,7 +189,7 @@ def plot(
     df:pd.DataFrame, # From `load`
     path=None, # File to write to, if any
 ):
-    "Left: every method and target with 95 % intervals over seeds, the seeds as dots, a constant answer dashed. Right: repulsion/drive over the source steps"
+    "Left: scores with 95 % intervals over seeds (dots), a constant answer dashed. Right: repulsion/drive over source steps"
     import matplotlib.pyplot as plt
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=[3, 2])
     _scores(left, df)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # nbdev 2.4.14 cannot index a patched method whose arguments are all positional-only.
 #
-# Versions: nbdev 2.4.14, fastcore 1.14.5, execnb 0.1.18, fastgit 0.0.1, ghapi 1.0.6 (companions as nbdev 2 needs them); Python 3.11
+# Versions: nbdev 2.4.14, fastcore 1.14.5, execnb 0.1.18, fastgit 0.0.6, ghapi 1.1.1 (companions as nbdev 2 needs them); Python 3.11
 # Expected: fastcore's @patch takes `def shout(self:Greeter, word, /)` as Python does, and nbdev_export exports and indexes it.
 # Behaviour: fastcore patches the class as it should. nbdev writes the module too, and then ends with an IndexError while it builds
 #   _modidx.py: it looks for the class in the annotation of the first of `args.args`, where positional-only arguments do not stand.

@@ -49,7 +49,7 @@ def _early_prompts(ctx, start, steps):
     as_target = dict(steps=steps, batch=target.batch, lr=target.lr, optimizer=target.optimizer)
     early = ctx.config.source.changed(as_target)
     def learn(track): return learn_prompts(ctx.backbone, ctx.sources, start, early, track)
-    return ctx.stage(learn, 'early prompts', early)
+    return ctx.stage(learn, early, part='early prompts')
 
 # %% ../../nbs/43_spot.ipynb #2ab6e48f
 @method('spot', label='SPoT', sources=True, trains='prompt', order=10,
