@@ -27,7 +27,7 @@ def _statements(table, method='', grid=False):
     out = []
     for key, value in _dotted(table).items():
         if grid and not (isinstance(value, list) and value):
-            raise ValueError(f'grid: {key}: expected a list of values, got {value!r}')
+            raise ValueError(f'grid: {key!r}: expected a list of values, got {value!r}')
         keys = [long for k in key.split(',') for long in long_names({k.strip(): ''})]
         out.append(_Statement(tuple(keys), value if grid else [value], method))
     return out
