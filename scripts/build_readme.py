@@ -2,7 +2,7 @@
 
 Figures among the outputs go to `nbs/images/index_1.png` and so on.
 """
-import base64, re
+import base64, re, sys
 from pathlib import Path
 
 from execnb.nbio import read_nb
@@ -39,6 +39,7 @@ def cell_md(c, figures):
 def build(cfg):
     "The text of the README, and its figures as (file name, bytes)"
     nb, figures = read_nb(cfg.nbs_path/cfg.readme_nb), []
+    if not any(c.get('outputs') for c in nb.cells): sys.exit(f'{cfg.readme_nb} has no outputs: python scripts/run_notebooks.py nbs/{cfg.readme_nb}')
     FilterDefaults()(nb)
     body = '\n\n'.join(b for c in nb.cells if (b := cell_md(c, figures)) and WARN not in b)
     site = f'{cfg.doc_host}{cfg.doc_baseurl}/'

@@ -29,7 +29,7 @@ BEFORE = dict(
     hyperdecoder = [10.5961, 10.1452, 8.8826, 7.7149, 6.996, 6.6282],
     finetune = [10.5961, 10.5376, 10.4797, 10.4334, 10.3988, 10.3757])
 
-@pytest.mark.parametrize('method', NAMES)
+@pytest.mark.parametrize('method', BEFORE) # a newer method had no before
 def test_defaults_compute_what_they_did(method, tmp_path):
     assert run(small(method, target__steps=6), tmp_path)['loss'] == pytest.approx(BEFORE[method], abs=2e-3)
 

@@ -23,5 +23,6 @@ def test_figures_take_the_style():
     import matplotlib.pyplot as plt
     with plt.rc_context():
         use_style()
+        plt.figure()
         assert plt.plot([0, 1])[0].get_color() == PALETTE['blue']
         plt.close('all')
