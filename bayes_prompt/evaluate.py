@@ -7,8 +7,8 @@ __all__ = ['label_probabilities', 'predict', 'evaluate']
 
 # %% ../nbs/28_evaluate.ipynb #61786a16
 from torch import Tensor
-from .backbone import Backbone, within_memory
-from .engine import PerExample, generate, label_scores
+from .backbone import Backbone
+from .engine import generate, label_scores
 from .metrics import calibration, evaluate_predictions
 
 # %% ../nbs/28_evaluate.ipynb #488dbddc
@@ -19,8 +19,7 @@ def label_probabilities(
     choices, # C verbalised labels
 )->Tensor: # `[N, C]`
     "Probabilities among the verbalised labels, averaged over the prompts"
-    scores = within_memory(backbone, lambda: label_scores(backbone, prompts, examples, list(choices)))
-    return scores.softmax(-1).mean(0)
+    return label_scores(backbone, prompts, examples, choices).softmax(-1).mean(0)
 
 # %% ../nbs/28_evaluate.ipynb #c536cb26
 def predict(
@@ -34,9 +33,7 @@ def predict(
     if choices:
         best = label_probabilities(backbone, prompts, examples, choices).argmax(-1)
         return [choices[i] for i in best.tolist()]
-    if isinstance(prompts, Tensor) and len(prompts) != 1:
-        raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, or give choices to rank')
-    return within_memory(backbone, lambda: generate(backbone, prompts, examples, max_new_tokens))
+    return generate(backbone, prompts, examples, max_new_tokens)
 
 # %% ../nbs/28_evaluate.ipynb #cedd252c
 def _relatives(metric, ranked):

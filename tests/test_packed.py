@@ -3,13 +3,14 @@ import random, warnings
 from dataclasses import replace
 import pytest, torch
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
-from bayes_prompt.backbone import Backbone, load_backbone, token_budget, within_memory
+from bayes_prompt.backbone import Backbone, load_backbone
 from bayes_prompt.baselines.weights import LoRA
 from bayes_prompt.engine import PerExample, label_scores, loss_and_grad
-from bayes_prompt.experiment import run
 from bayes_prompt.packed import Packed, pack, packed_chunks
 from bayes_prompt.prompt import Example, init_prompts
+from bayes_prompt.run import run
 from bayes_prompt.train import PromptTuning, fit
+from conftest import SMALL
 
 FAMILIES = {'v1.0': (T5ForConditionalGeneration, T5Config, dict(feed_forward_proj='relu', tie_word_embeddings=True)),
             'ungated gelu': (T5ForConditionalGeneration, T5Config, dict(feed_forward_proj='gelu', tie_word_embeddings=False, num_decoder_layers=3)),
@@ -29,6 +30,12 @@ def t5(request):
     if request.param != 'v1.0': model.lm_head.weight = torch.nn.Parameter(.3*torch.randn(500, 32))  # transformers 5 ties all heads of a new model; the checkpoints have their own
     assert (model.lm_head.weight is model.shared.weight) == (request.param == 'v1.0')
     return Backbone(request.param, model.double().requires_grad_(False).eval(), tok)
+
+class Numbers:
+    "A tokenizer of token ids"
+    bos_token_id = cls_token_id = None
+    pad_token_id, eos_token_id = 0, 1
+    def __call__(self, text_target): return dict(input_ids=[int(i) for i in text_target.split()])
 
 def examples(lengths, seed=0, longest=5):
     r = random.Random(seed)
@@ -50,8 +57,7 @@ def test_both_ways_of_cross_attention(t5):
 
 def test_scores_of_labels_are_the_plain_ones(t5):
     exs, x = examples((30, 12, 5, 31)), init_prompts(t5, 3, 4, top=400).double()
-    tok = type('Tok', (), dict(eos_token_id=1, sep_token_id=1, __call__=lambda self, t, add_special_tokens: dict(input_ids=[int(i) for i in t.split()]), pad_token_id=0))()
-    b = replace(t5, tokenizer=tok)
+    b = replace(t5, tokenizer=Numbers())
     for choices in (['7 9', '8'], ['5 6 7 8 9 10 11 12 13 14 15', '6', '20 21']):
         s0, s1, s2 = label_scores(b, x, exs, choices), label_scores(pack(b), x, exs, choices), label_scores(pack(b), x, exs, choices, budget=20)
         assert s1.shape == (3, 4, len(choices)) and torch.allclose(s0, s1, rtol=1e-6) and torch.allclose(s0, s2, rtol=1e-6)
@@ -71,7 +77,7 @@ def test_no_padding_is_counted(t5):
 
 def test_what_it_is_chosen_for(t5):
     assert pack(t5).engine and pack(t5, 'packed').engine and pack(t5, 'plain').engine is None and pack(load_backbone('mini')).engine is None
-    with pytest.raises(ValueError, match='expected "auto", "packed" or "plain", got \'fast\''): pack(t5, 'fast')
+    with pytest.raises(ValueError, match='no engine \'fast\'.*auto, packed, plain'): pack(t5, 'fast')
 
 def test_what_it_cannot_do_is_refused_also_later(t5):
     exs, x = examples((5, 6)), init_prompts(load_backbone('tiny-t5'), 2, 3)
@@ -102,6 +108,7 @@ def test_changed_weights_are_seen(t5):
     (lambda b, x, e: loss_and_grad(b, x, [[Example((5,), ())]]), 'input and label tokens'),
     (lambda b, x, e: loss_and_grad(b, x, [[Example((), (5,))]]), 'input and label tokens'),
     (lambda b, x, e: label_scores(b, x, e, []), 'at least one verbalised label, got none'),
+    (lambda b, x, e: loss_and_grad(b, x.tolist(), [e]), r'expected prompts \[M, P, 32\].*got list'),
     (lambda b, x, e: label_scores(b, x[..., :8], e, ['good']), r'got \[2, 3, 8\]')])
 def test_bad_input_is_one_sentence_on_both_engines(engine, call, says):
     b = pack(load_backbone('tiny-t5'), engine)
@@ -134,11 +141,21 @@ def test_methods_on_weights_leave_it(t5):
     b = pack(load_backbone('tiny-t5'))
     assert LoRA(b).backbone.engine is None and b.engine
 
-def test_prompts_of_each_example_go_the_same_way(t5):
-    exs, x = examples((30, 12, 5)), init_prompts(t5, 1, 4, top=400).double().requires_grad_()
-    losses, none = loss_and_grad(pack(t5), PerExample(lambda i: x.expand(len(i.examples), -1, -1), 4), [exs])
-    l, g = loss_and_grad(pack(t5), x, [exs])
-    assert none is None and torch.allclose(losses, l, atol=1e-9) and torch.allclose(x.grad, g, rtol=1e-6)
+@pytest.mark.parametrize('budget', [40, 1024])
+def test_prompts_of_each_example_go_the_same_way(t5, budget):
+    "They depend on the embeddings and on a parameter"
+    exs, x = examples((30, 12, 5, 31, 5)), init_prompts(t5, 1, 4, top=400).double().requires_grad_()
+    def f(inputs):
+        emb = inputs.emb if inputs.mask is None else inputs.emb*inputs.mask[..., None]
+        return x*(1 + emb.sum(1, keepdim=True))
+    got = []
+    words = replace(t5, tokenizer=Numbers())
+    for b in (words, pack(words)):
+        x.grad, prompts = None, PerExample(f, 4)
+        losses, _ = loss_and_grad(b, prompts, [exs[:2], exs[2:]], budget=budget)
+        got.append((losses, x.grad, label_scores(b, prompts, exs, ['7 9 8', '8'], budget)))
+    (l0, g0, s0), (l1, g1, s1) = got
+    assert (l1 - l0).abs().max() < 1e-9 and (g1 - g0).norm() < 1e-6*g0.norm() and torch.allclose(s0, s1, rtol=1e-6)
 
 def test_bfloat16_weights_take_prompts_in_float32():
     "The gradient comes in float32 and points where that of float32 weights does"
@@ -149,8 +166,6 @@ def test_bfloat16_weights_take_prompts_in_float32():
         l1, g1 = loss_and_grad(b, x, [exs])
         assert g1.dtype == torch.float32 and torch.allclose(l1, l, rtol=1e-2) and torch.cosine_similarity(g1.flatten(), g.flatten(), 0) > .99
 
-SMALL = dict(backbone='tiny-t5', sources=['amazon', 'nyt'], m=3, source_steps=3, source_batch=2, steps=3, limit=12, k=2, length=4, sigma=.1, source_lr=.3)
-
 def test_a_run_is_the_same_on_both_engines(tmp_path):
     a, b = [run(SMALL, tmp_path/e, engine=e) for e in ('plain', 'packed')]
     assert a['loss'] == pytest.approx(b['loss'], rel=1e-4) and a['scores']['nll'] == pytest.approx(b['scores']['nll'], rel=1e-4)
@@ -158,8 +173,8 @@ def test_a_run_is_the_same_on_both_engines(tmp_path):
 
 def test_bfloat16_in_a_run(tmp_path):
     assert run(SMALL, tmp_path, dtype='bfloat16')['scores']['n'] == 12
-    with pytest.raises(ValueError, match='lora trains weights, and small steps are lost in bfloat16: use dtype=float32'): run(SMALL, tmp_path, dtype='bfloat16', method='lora')
-    with pytest.raises(ValueError, match="no dtype 'float16'"): run(SMALL, tmp_path, dtype='float16')
+    with pytest.raises(ValueError, match='LoRA trains weights, and small steps are lost in bfloat16: use compute.dtype=float32'): run(SMALL, tmp_path, dtype='bfloat16', method='lora')
+    with pytest.raises(ValueError, match="no compute.dtype 'float16'"): run(SMALL, tmp_path, dtype='float16')
 
 @pytest.mark.parametrize('engine', ['plain', 'packed'])
 def test_out_of_memory_halves_the_budget_and_loses_nothing(engine, monkeypatch):
@@ -182,14 +197,3 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(engine, monkeypatch):
     (a, none), (b, one) = tuned(128, 128), tuned(256, 200)
     assert none == [] and torch.equal(a, b)
     assert one == ['out of memory: went on with 128 tokens in a forward pass instead of 256']
-
-def test_no_room_at_all_is_one_sentence():
-    b = load_backbone('tiny-t5')
-    def f(): raise torch.OutOfMemoryError('CUDA out of memory')
-    with warnings.catch_warnings(), pytest.raises(MemoryError, match='no room for 64 tokens at a time'):
-        warnings.simplefilter('ignore')
-        within_memory(b, f)
-
-def test_the_budget_of_a_gpu_grows_with_its_memory():
-    c = T5Config(d_model=768, num_layers=12, num_heads=12)
-    assert token_budget(c, 0) == 1024 and token_budget(c, 80*2**30, 2) == 2*token_budget(c, 40*2**30, 2) > 4*token_budget(c, 16*2**30, 4) > 4096
