@@ -8,8 +8,9 @@ import transformers as hf
 from bayes_prompt import causal
 from bayes_prompt.backbone import _check_embeddings, cache_folder, load_backbone
 from bayes_prompt.causal import SharedPrefix, engine_for
-from bayes_prompt.engine import PerExample, generate, label_scores, loss_and_grad, loss_matrix, prompt_losses
+from bayes_prompt.engine import PLAIN, PerExample, generate, label_scores, loss_and_grad, loss_matrix, prompt_losses
 from bayes_prompt.cli import bp_fetch
+from bayes_prompt.interchange import from_peft, to_peft
 from bayes_prompt.packed import pack
 from bayes_prompt.prompt import encode, init_prompts, label_ids
 from bayes_prompt.run import run
@@ -272,6 +273,51 @@ def test_methods(folders, tmp_path, method):
 def test_methods_of_two_stacks_are_refused(folders, tmp_path, method):
     with pytest.raises(ValueError, match='expected sublayers') as e: run(RUN | dict(backbone=str(folders['llama']), method=method, target='movie'), tmp_path)
     assert '\n' not in str(e.value)
+
+# PEFT
+
+def peft_loss(model, e): return model(input_ids=torch.tensor([e.ids + e.labels]), labels=torch.tensor([[-100]*len(e.ids) + list(e.labels)])).loss
+
+@ALL
+def test_a_prompt_goes_to_peft(folders, tmp_path, name):
+    "Equal logits, losses, gradients and texts"
+    peft = pytest.importorskip('peft')
+    b, shared = replace(loaded(folders, name), engine=None), loaded(folders, name)
+    p, exs = init_prompts(b, 1, 5)[0] + .1*torch.randn(5, b.width, generator=torch.Generator().manual_seed(0)), examples(b, 5)
+    to_peft(p, b, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(load_backbone(folders[name]).model, str(tmp_path)).eval()
+    weight = theirs.prompt_encoder.default.embedding.weight.requires_grad_()
+    assert torch.equal(weight, p) and torch.equal(from_peft(tmp_path, b), p)
+    for e in exs:
+        with torch.no_grad():
+            logits = theirs(input_ids=torch.tensor([e.ids + e.labels])).logits[:, -len(e.labels)-1:-1]
+            assert torch.allclose(logits, PLAIN.forward(b, p[None], [e], [(0, 0, 1)])[0].logits, atol=1e-4)
+    torch.stack([peft_loss(theirs, e) for e in exs]).sum().backward()
+    for ours in (b, shared):
+        losses, gradient = loss_and_grad(ours, p[None], [[e] for e in exs])
+        assert torch.allclose(losses[0], torch.stack([peft_loss(theirs, e) for e in exs]), rtol=1e-5)
+        assert (gradient[0] - weight.grad).norm() < 1e-4*weight.grad.norm()
+    ids = torch.tensor([exs[0].ids])
+    said = theirs.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)[0, ids.shape[1]:]
+    assert b.tokenizer.decode(said, skip_special_tokens=True).strip() == generate(shared, p, exs[:1], 4)[0]
+
+@pytest.mark.parametrize('kind', ['PromptTuningConfig', 'MultitaskPromptTuningConfig'])
+def test_a_prompt_comes_from_peft(folders, tmp_path, kind):
+    peft = pytest.importorskip('peft')
+    b = loaded(folders, 'llama')
+    more = dict(num_tasks=2, num_ranks=2) if kind.startswith('Multi') else {}
+    theirs = peft.get_peft_model(load_backbone(folders['llama']).model, getattr(peft, kind)(task_type='CAUSAL_LM', num_virtual_tokens=4, **more)).eval()
+    theirs.save_pretrained(tmp_path)
+    e = examples(b, 4)[0]
+    for task in range(1 + bool(more)):
+        p = from_peft(tmp_path, b, task)
+        ids = dict(task_ids=torch.tensor([task])) if more else {}
+        with torch.no_grad(): logits = theirs(input_ids=torch.tensor([e.ids + e.labels]), **ids).logits[:, -len(e.labels)-1:-1]
+        assert p.shape == (4, 32) and torch.allclose(logits, PLAIN.forward(b, p[None], [e], [(0, 0, 1)])[0].logits, atol=1e-4)
+
+def test_an_adapter_of_the_other_family_is_refused(folders, tmp_path, tiny):
+    to_peft(init_prompts(tiny, 1, 4)[0], tiny, tmp_path)
+    with pytest.raises(ValueError, match=r'of a decoder-only model \(CAUSAL_LM\), got PROMPT_TUNING \(SEQ_2_SEQ_LM\)'): from_peft(tmp_path, loaded(folders, 'llama'))
 
 # a wheel with a model
 
