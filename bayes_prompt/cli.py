@@ -173,6 +173,10 @@ def _fetch_backbone(name, folder):
         raise ValueError(f'the Hugging Face Hub gave no {name} ({type(e).__name__}): check the name and the network') from None
     return f'{name}: {where}'
 
+def _fetch_smollm2():
+    from bayes_prompt.causal import fetch_smollm2
+    return f'smollm2: {fetch_smollm2()}; load_backbone("smollm2") and backbone=smollm2 find it there'
+
 def _fetch_task(task, folder):
     from bayes_prompt.hub import fetch_task
     if not task.hub: return f'{task.name}: is in the package'
@@ -191,6 +195,9 @@ def bp_fetch(
     with one_sentence(f'What is whole is kept in {folder}; the same command goes on from there.'):
         from bayes_prompt.tasks import SUITES, TASKS
         for name in a.names:
+            if name == 'smollm2':
+                print(_fetch_smollm2(), flush=True)
+                continue
             backbone = '/' in name or name.startswith(('t5', 'mt5'))
             tasks = [] if backbone else SUITES.get(name) or [TASKS[name]] # which says what name is near
             for line in [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks): print(line, flush=True)

@@ -8,6 +8,7 @@ __all__ = ['Inputs', 'PerExample', 'prompt_losses', 'accumulate', 'loss_and_grad
 # %% ../nbs/22_engine.ipynb #36c7f6db
 from copy import copy
 from dataclasses import dataclass
+from importlib import import_module
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .backbone import Backbone, within_memory
@@ -106,9 +107,8 @@ def inputs_of(backbone, examples, chunk):
     return Inputs(backbone.embed(put(ids, backbone.device)), mask, some, index)
 
 # %% ../nbs/22_engine.ipynb #e7076963
-class Plain:
-    "Any encoder–decoder of Hugging Face: examples of like length, padded to the longest"
-    def chunks(self, sizes, m, budget): return like_length(sizes, m, budget)
+class EncoderDecoder:
+    "The plain way through any encoder–decoder of Hugging Face: examples of like length, padded to the longest"
 
     def joined(self, backbone, prompts, examples, chunk):
         "Embeddings `[M*B, P+T, H]` of all pairs of a chunk, prompt-major, and their mask"
@@ -141,6 +141,26 @@ class Plain:
         out = backbone.model(encoder_outputs=(h.repeat_interleave(c, 0),), attention_mask=mask, decoder_input_ids=dec)
         return -nll(out.logits, labels.repeat(len(h), 1)).view(-1, len(chunk), c).transpose(0, 1).flatten(0, 1)
 
+    def texts(self, backbone, prompts, examples, chunk, model, **kw): # ids of new tokens; the model generates greedily
+        emb, mask = self.joined(backbone, prompts, examples, chunk)
+        return model.generate(inputs_embeds=emb, attention_mask=mask, **kw)
+
+# %% ../nbs/22_engine.ipynb #ddc5bb37
+FAMILIES = {'seq2seq': EncoderDecoder()}
+
+def plain_way(backbone):
+    "The plain way through a model of its family, which registers it on its page"
+    if backbone.family not in FAMILIES: import_module(f'bayes_prompt.{backbone.family}')
+    return FAMILIES[backbone.family]
+
+class Plain:
+    "The plain engine: any model, examples of like length"
+    def chunks(self, sizes, m, budget): return like_length(sizes, m, budget)
+    def forward(self, backbone, *args, **kw): return plain_way(backbone).forward(backbone, *args, **kw)
+    def losses(self, backbone, *args): return plain_way(backbone).losses(backbone, *args)
+    def scores(self, backbone, *args): return plain_way(backbone).scores(backbone, *args)
+    def texts(self, backbone, *args, **kw): return plain_way(backbone).texts(backbone, *args, **kw)
+
 PLAIN = Plain()
 
 # %% ../nbs/22_engine.ipynb #bb5ae42c
@@ -171,7 +191,17 @@ def through(backbone, prompts, examples, f, engine, budget, rows=0):
     for chunk in engine.chunks(sizes, m, budget):
         yield *pairs(chunk), f(backbone, prompts, examples, chunk)
 
-# %% ../nbs/22_engine.ipynb #44110a30
+def begin(engine, backbone, prompts, leaves=False):
+    "What stands for the prompts in all chunks: themselves, unless the engine computes something of them once"
+    once = getattr(engine, 'begin', None)
+    return once(backbone, prompts, leaves) if once else prompts
+
+def end(engine, begun):
+    "The backward pass of what was computed once"
+    once = getattr(engine, 'end', None)
+    if once: once(begun)
+
+# %% ../nbs/22_engine.ipynb #36d9b139
 def accumulate(
     backbone:Backbone,
     prompts, # `[M, P, H]`, or a `PerExample`; what requires a gradient gets it
@@ -186,10 +216,12 @@ def accumulate(
     weights = put(weights.to(dtype), backbone.device)
     out = torch.zeros(size_of(prompts)[0], *weights.shape, dtype=dtype, device=backbone.device)
     f, budget = terms or engine.losses, budget or backbone.budget
-    for i, k, values in through(backbone, prompts, examples, f, engine, budget):
+    begun = begin(engine, backbone, prompts, leaves=True)
+    for i, k, values in through(backbone, begun, examples, f, engine, budget):
         i, k = put(i, out.device), put(k, out.device)
         (values*weights[i]).sum().backward()
         out[k, i] = values.detach()
+    end(engine, begun)
     return out
 
 # %% ../nbs/22_engine.ipynb #1352d785
@@ -229,8 +261,8 @@ def loss_matrix(
     "Eq. (2); differentiable in the prompts"
     (exs, task), prompts, engine = flat(batches), checked(backbone, prompts), backbone.engine or PLAIN
     (m, _), n, size = size_of(prompts), len(batches), torch.bincount(task)
-    cells, values = [], []
-    for i, k, losses in through(backbone, prompts, exs, engine.losses, engine, backbone.budget):
+    cells, values, begun = [], [], begin(engine, backbone, prompts)
+    for i, k, losses in through(backbone, begun, exs, engine.losses, engine, backbone.budget):
         cells.append(put(k*n + task[i], losses.device))
         values.append(losses/put(size[task[i]], losses.device))
     return values[0].new_zeros(m*n).index_add(0, torch.cat(cells), torch.cat(values)).view(m, n)
@@ -252,7 +284,8 @@ def label_scores(
     def f(*chunk): return engine.scores(*chunk, labels)
     def scores():
         out = torch.empty(size_of(prompts)[0], len(examples), len(choices))
-        for i, k, values in through(backbone, prompts, examples, f, engine, budget or 4*backbone.budget, rows):
+        begun = begin(engine, backbone, prompts)
+        for i, k, values in through(backbone, begun, examples, f, engine, budget or 4*backbone.budget, rows):
             out[k, i] = values.to('cpu', out.dtype)
         return out
     return within_memory(backbone, scores)
@@ -283,8 +316,7 @@ def generate(
         raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, '
                          'or give choices to rank')
     def f(*chunk):
-        emb, mask = PLAIN.joined(*chunk)
-        ids = model.generate(inputs_embeds=emb, attention_mask=mask, max_new_tokens=max_new_tokens)
+        ids = PLAIN.texts(*chunk, model, max_new_tokens=max_new_tokens)
         return backbone.tokenizer.batch_decode(ids, skip_special_tokens=True)
     def answers():
         out = [None]*len(examples)

@@ -86,6 +86,9 @@ def load_prompt(
     prompt = _checked(tensors['prompt'], backbone, f'the prompt in {path}')
     return prompt.to(getattr(backbone, 'device', 'cpu')), note['about']
 
+# %% ../nbs/56_interchange.ipynb #5e6f7526
+_PEFT_TASK = {'seq2seq': ('SEQ_2_SEQ_LM', 'an encoder–decoder'), 'causal': ('CAUSAL_LM', 'a decoder-only model')}
+
 # %% ../nbs/56_interchange.ipynb #c015
 def to_peft(
     prompt:Tensor, # `[P, H]`
@@ -97,13 +100,13 @@ def to_peft(
     from safetensors.torch import save
     prompt, path = _checked(prompt, backbone), _folder(path)
     config = PromptTuningConfig(
-        task_type='SEQ_2_SEQ_LM', inference_mode=True, num_virtual_tokens=len(prompt), token_dim=prompt.shape[1],
+        task_type=_PEFT_TASK[backbone.family][0], inference_mode=True, num_virtual_tokens=len(prompt), token_dim=prompt.shape[1],
         num_transformer_submodules=1, base_model_name_or_path=backbone.model.name_or_path or backbone.name)
     write(path/'adapter_model.safetensors', save({'prompt_embeddings': prompt.float().cpu()}))
     write(path/'adapter_config.json', json.dumps(config.to_dict(), indent=2, sort_keys=True, default=list))
 
 # %% ../nbs/56_interchange.ipynb #c018
-def _adapter(path):
+def _adapter(path, family):
     "Configuration and weights of an adapter, and the kind it is"
     from safetensors.torch import load_file
     files = path/'adapter_config.json', path/'adapter_model.safetensors'
@@ -117,9 +120,10 @@ def _adapter(path):
     except Exception as e: # whatever a damaged file provokes in json or safetensors
         said = ' '.join(str(e).split())[:200]
         raise ValueError(f'the adapter in {path} cannot be read, it may be cut off: save it again ({said})') from None
-    if kind not in ('PROMPT_TUNING', 'MULTITASK_PROMPT_TUNING') or task != 'SEQ_2_SEQ_LM':
-        raise ValueError('expected prompt tuning or multitask prompt tuning of an encoder–decoder (SEQ_2_SEQ_LM), '
-                         f'got {kind} ({task}) in {path}: only those are one prompt in front of the encoder')
+    want, model = _PEFT_TASK[family]
+    if kind not in ('PROMPT_TUNING', 'MULTITASK_PROMPT_TUNING') or task != want:
+        raise ValueError(f'expected prompt tuning or multitask prompt tuning of {model} ({want}), got {kind} ({task}) '
+                         f'in {path}: only those are one prompt in front of its input')
     needed = ['prompt_embeddings', *['prefix_task_cols', 'prefix_task_rows']*(kind != 'PROMPT_TUNING')]
     if lacks := [k for k in needed if k not in weights]:
         raise ValueError(f'the adapter in {path} lacks the weights {lacks[0]!r}: save it again')
@@ -141,9 +145,9 @@ def from_peft(
     backbone:Backbone, # The model it was trained on
     task:int=0, # Which task's prompt, of multitask prompt tuning
 )->Tensor: # `[P, H]`, on the backbone's device
-    "The encoder's prompt of a PEFT adapter; `ValueError` when it is of another kind or width"
+    "The prompt in front of the input, of a PEFT adapter; `ValueError` when it is of another kind or width"
     path = Path(path)
-    config, weights, kind = _adapter(path)
+    config, weights, kind = _adapter(path, backbone.family)
     n = config.get('num_virtual_tokens')
     try:
         prompt = weights['prompt_embeddings'][:n]

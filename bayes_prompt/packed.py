@@ -232,5 +232,6 @@ def pack(
     "Let a backbone compute on packed rows; `ValueError` when its model is no T5"
     if engine not in ENGINES: raise unknown('engine', engine, ENGINES)
     t5 = backbone.model.config.model_type in ('t5', 'mt5')
+    if engine == 'auto' and backbone.family == 'causal': return backbone # as it was loaded
     packed = engine == 'packed' or engine == 'auto' and t5 and backbone.device.type == 'cpu'
     return replace(backbone, engine=Packed(backbone.model) if packed else None)

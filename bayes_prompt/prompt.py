@@ -47,7 +47,7 @@ def init_prompts(
         raise ValueError(f'a text gives one prompt, got m={m}: particles must differ, so leave text out '
                          'or use m=1')
     ids = _drawn(backbone, m, length, seed, top) if text is None else _repeated(backbone, length, text)
-    return backbone.embed.weight.detach()[ids.to(backbone.device)].float()
+    return backbone.embed(ids.to(backbone.device)).detach().float() # through the module: some scale their rows
 
 # %% ../nbs/21_prompt.ipynb #7b16e787
 def prepend_prompt(
@@ -79,8 +79,21 @@ def end_token(tok):
     "The id that ends a target"
     return tok.sep_token_id if tok.eos_token_id is None else tok.eos_token_id
 
+def _bare(tok, text):
+    "Ids of a text alone"
+    return tok(text, add_special_tokens=False)['input_ids']
+
+def _continuation(backbone, text):
+    "Ids of a text after the cue"
+    tok, before = backbone.tokenizer, backbone.cue or ':'
+    ids, cue = _bare(tok, f'{before} {text.strip()}'), _bare(tok, before)
+    if ids[:len(cue)] == cue: return ids[len(cue):]
+    raise ValueError(f'the tokenizer of backbone {backbone.name!r} makes other tokens of {before!r} when {text!r} follows: '
+                     'use another cue, replace(backbone, cue=…)')
+
 def _target_ids(backbone, text):
     tok, end = backbone.tokenizer, end_token(backbone.tokenizer)
+    if backbone.family == 'causal': return (*_continuation(backbone, text), end)
     first, start = [getattr(backbone.model.config, k, None) for k in ('bos_token_id', 'decoder_start_token_id')]
     ids = tok(text_target=text)['input_ids']
     if ids[0] in (tok.bos_token_id, tok.cls_token_id) and (ids[0] != first or first == start): ids = ids[1:]
@@ -105,6 +118,28 @@ def label_ids(
     return [ids[t] for t in targets]
 
 # %% ../nbs/21_prompt.ipynb #557e68ea
+def _opening(tok):
+    "Ids that a tokenizer puts before a text, such as a first token"
+    inside, bare = tok('a')['input_ids'], _bare(tok, 'a')
+    starts = range(len(inside) - len(bare) + 1)
+    return inside[:next((k for k in starts if inside[k:k+len(bare)] == bare), 0)]
+
+def _asked(backbone, texts, room):
+    "Ids of texts with the cue after them, and which were cut before it"
+    tok, cue, first = backbone.tokenizer, backbone.cue, _opening(backbone.tokenizer)
+    end = _bare(tok, 'a' + cue)[len(_bare(tok, 'a')):]
+    rows = _bare(tok, [text.rstrip() + cue for text in texts])
+    left = room - len(first)
+    if left <= len(end): raise ValueError(f'max_src: {room} tokens hold no text beside the cue {cue!r}, allow more')
+    return [(*first, *(r if len(r) <= left else r[:left-len(end)] + end)) for r in rows], [len(r) > left for r in rows]
+
+def _read_texts(backbone, texts, room):
+    "Ids of texts as an encoder reads them, and which were cut"
+    read = backbone.tokenizer(texts, truncation=True, max_length=room, return_attention_mask=False)
+    cut = [bool(e.overflowing) for e in read.encodings] if read.encodings else [len(i) >= room for i in read['input_ids']]
+    return map(tuple, read['input_ids']), cut
+
+# %% ../nbs/21_prompt.ipynb #01e80cc8
 def _texts(pairs):
     "Pairs of texts as a list; `ValueError` on anything else"
     try: pairs = list(pairs)
@@ -135,10 +170,10 @@ def encode(
     task:str='', # Whose they are
 )->list: # of `Example`
     "Tokenise text pairs; `ValueError` on an empty text"
-    pairs, room = _texts(pairs), _room(backbone, max_src, length)
+    pairs, causal = _texts(pairs), backbone.family == 'causal'
+    labels = label_ids(backbone, [t for _, t in pairs])
+    after = max(16, *map(len, labels)) if causal and labels else 0 # a decoder's answer takes positions too
+    room = _room(backbone, max_src, length + after)
     if not pairs: return []
-    read = backbone.tokenizer([s for s, _ in pairs], truncation=True, max_length=room, return_attention_mask=False)
-    ids, labels = map(tuple, read['input_ids']), label_ids(backbone, [t for _, t in pairs])
-    if read.encodings: cut = [bool(e.overflowing) for e in read.encodings]
-    else: cut = [len(i) >= room for i in read['input_ids']]
+    ids, cut = (_asked if causal else _read_texts)(backbone, [s for s, _ in pairs], room)
     return [Example(i, l, task, c) for i, l, c in zip(ids, labels, cut)]

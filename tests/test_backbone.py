@@ -104,7 +104,12 @@ def test_a_tokenizer_with_more_tokens_than_the_model(tok, tmp_path):
     tok.save_pretrained(tmp_path)
     refused(tmp_path, f'ids up to {len(tok)-1}', f'{len(tok)-3} rows')
 
-@pytest.mark.parametrize('config', ['[]', '', '{"model_type": "gpt2"}', '{"model_type": "t5", "d_model": "x"}', '{"model_type": "t5", "d_model": -1}'])
+def test_a_folder_that_says_it_is_another_model(folders, tmp_path):
+    folder = shutil.copytree(folders['t5'][0], tmp_path/'copy')
+    (folder/'config.json').write_text('{"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1}')
+    refused(folder, 'would be random', 'missing (transformer.wte.weight', 'unexpected (')
+
+@pytest.mark.parametrize('config', ['[]', '', '{"model_type": "t5", "d_model": "x"}', '{"model_type": "t5", "d_model": -1}'])
 def test_a_damaged_folder(folders, tmp_path, config):
     folder = shutil.copytree(folders['t5'][0], tmp_path/'copy')
     (folder/'config.json').write_text(config)
