@@ -432,7 +432,7 @@ def prepared(self:Task,
     label = row.get(self.label)
     try: p = PREPARE[self.prepare](row, label, style)
     except KeyError as e: wrong = f'expected the column {e}, got {tuple(row)}'
-    except (TypeError, AttributeError, IndexError) as e:
+    except (TypeError, AttributeError, IndexError, OverflowError) as e:
         got = _short(dict(row))
         wrong = f'expected columns with the types of the Hub, got {got} ({e}); mend or drop that row'
     except ValueError as e: wrong = e

@@ -362,3 +362,8 @@ def test_any_file_of_tasks_is_read_or_refused(tmp_path):
     assert 20 < made < 900
 
 def test_tasks_need_no_torch(): assert loaded('import bayes_prompt.tasks', ['torch', 'datasets', 'pandas', 'sklearn']) == set()
+
+@pytest.mark.parametrize('at', [2**32 - 3, float('inf')])
+def test_a_span_beyond_every_text(at):
+    row = dict(text='It is a', span1_text='a', span2_text='It', span1_index=2, span2_index=at, label=1)
+    with pytest.raises(ValueError, match='superglue-wsc.fixed: expected columns with the types of the Hub'): TASKS['superglue-wsc.fixed'].to_text(row, 'attempt')
