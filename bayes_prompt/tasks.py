@@ -198,6 +198,8 @@ def choices(self:Task,
     return tuple(f'{lo + i*step:.{decimals}f}' for i in range(round((hi-lo)/step) + 1))
 
 # %% ../nbs/10_tasks.ipynb #8171da06
+_STRUCTURES = (list, tuple, dict, set, bytes, np.ndarray)
+
 def _word(label, words):
     "A label as it is among the words"
     word = str(label)
@@ -445,7 +447,6 @@ def prepared(self:Task,
 # %% ../nbs/10_tasks.ipynb #585aed33
 def _nothing(value): return value is None or isinstance(value, float) and math.isnan(value)
 
-_STRUCTURES = (list, tuple, dict, set, bytes, np.ndarray)
 
 def _cannot_show(task, shown, p):
     "What is wrong with these columns, if anything is"
