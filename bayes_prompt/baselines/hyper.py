@@ -82,6 +82,9 @@ class HyperMethod(WeightMethod):
         backbone:Backbone, # Left untouched
         lr:float=0., # Learning rate; 0 for the usual one
     ):
+        if backbone.family == 'causal':
+            raise ValueError(f'{type(self).__name__} needs an encoder, backbone {backbone.name!r} is a decoder alone: '
+                             'use a T5 or a BART')
         super().__init__(backbone, lr)
         model = self.backbone.model
         self.stacks = model.get_encoder(), model.get_decoder()
