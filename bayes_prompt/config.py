@@ -180,7 +180,9 @@ def told_by(
     record:dict, # The configuration of a record, nested or from before there were groups
 )->dict: # Long keys and values
     "The same of a record; the files that it names may have gone"
-    return told(make_config({k: v for k, v in _dotted(long_names(record)).items() if k not in _WHERE}))
+    if not isinstance(record, dict): raise ValueError(f'expected a configuration of keys and values, got {record!r:.80}')
+    kept = {k: v for k, v in _dotted(long_names(record)).items() if k not in _WHERE}
+    return told(make_config(kept))
 
 # %% ../nbs/50_config.ipynb #0d38a728
 def record_name(

@@ -69,7 +69,7 @@ def test_a_kill_changes_nothing(tiny, tmp_path, monkeypatch):
 def test_what_is_refused(tiny, mini):
     exs, post = eight(tiny), posterior(tiny)
     for f, said in [(lambda: adapt(tiny, [], post), 'at least one training example'), (lambda: adapt(mini, exs, post), 'do not transfer between backbones'), (lambda: adapt(tiny, exs, post, prior='meen'), "nearest is 'mean'"),
-                    (lambda: adapt(tiny, exs, post, sigma=0.), 'above 0'), (lambda: SharedPrompt(tiny, post.mean, prior='mean'), 'made of particles'), (lambda: SharedPrompt(tiny, post.mean, train=('all',)), "'full', 'low' or both"),
+                    (lambda: adapt(tiny, exs, post, sigma=0.), 'target.sigma: expected at least'), (lambda: SharedPrompt(tiny, post.mean, prior='mean'), 'made of particles'), (lambda: SharedPrompt(tiny, post.mean, train=('all',)), "'full', 'low' or both"),
                     (lambda: tune(PromptTuning(tiny, post.mean), dict(a=[])), "target 'a'"), (lambda: prior_energy(post.particles, post.mean, 'mean', -1.), 'above 0')]:
         with pytest.raises(ValueError, match=said): f()
 
@@ -78,7 +78,7 @@ def test_evidence_is_the_weight_of_the_loss(tiny):
     def energy(**kw):
         m = target_method(tiny, post, Target(sigma=1., **kw), dict(a=exs))
         m.full.data += 1
-        return float(m.penalty())
+        return float(m.penalty().detach())
     one, tokens = energy(), sum(len(e.labels) for e in exs)
     assert [one/energy(evidence=e) for e in ('examples', 'tokens', 5.)] == pytest.approx([8, tokens, 5])
     with pytest.raises(ValueError, match='target.evidence'): Target(evidence=0.)
