@@ -91,3 +91,18 @@ def test_a_folder_that_is_gone_stays_gone(tiny, tmp_path):
         def step(self, run): shutil.rmtree(tmp_path/'in', ignore_errors=True)
     with pytest.raises(OSError, match='in is gone'): fit(Noisy(tiny), nothing, 4, callbacks=[Remove(), Checkpoint(tmp_path/'in'/'s', every=2)])
     assert not (tmp_path/'in').exists()
+
+def test_a_checkpoint_knows_where_its_training_began(tiny, tmp_path):
+    "Also without a key"
+    fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')])
+    for other in (lambda: fit(Noisy(tiny, start=1.), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')]), lambda: fit(Noisy(tiny, lr=.2), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')]),
+                  lambda: fit(Noisy(tiny), nothing, 4, callbacks=[Checkpoint(tmp_path/'s')])):
+        with pytest.raises(ValueError, match='another'): other()
+
+def test_what_is_open_is_closed_when_a_training_breaks(tiny):
+    heard = []
+    class Open(Callback):
+        def begin(self, run): heard.append('open')
+        def broken(self, run): heard.append('closed')
+    with pytest.raises(KeyboardInterrupt): fit(Noisy(tiny), nothing, 5, callbacks=[Open(), Kill(2)])
+    assert heard == ['open', 'closed']

@@ -28,3 +28,18 @@ def test_tensorboard_reads_it_back(tiny, tmp_path):
     events = EventAccumulator(str(tmp_path/'x'))
     events.Reload()
     assert [s.value for s in events.Scalars('loss')] == pytest.approx([h['loss'] for h in history])
+
+def test_a_number_that_comes_now_and_then_has_a_column(tiny, tmp_path):
+    from bayes_prompt.train import Callback
+    class Sometimes(Callback):
+        order = 10
+        def step(self, run):
+            if run.step == 2: run.history[-1]['norm'] = 3.
+    fit(Noisy(tiny), nothing, 4, callbacks=[Sometimes(), *loggers_of(['csv'], tmp_path)('x')])
+    assert [r['norm'] for r in rows(tmp_path/'x.csv')] == ['', '3.0', '', '']
+
+def test_two_fits_and_two_rates_have_files_of_their_own(tmp_path):
+    from bayes_prompt.run import run
+    from conftest import SMALL
+    for lr in (.1, .2): run(SMALL, tmp_path, method='spot', steps=8, lr=lr, loggers=loggers_of(['csv'], tmp_path/'logs'))
+    assert sum(f.name.startswith('movie-spot') for f in (tmp_path/'logs').iterdir()) == 4

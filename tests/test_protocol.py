@@ -8,7 +8,8 @@ from bayes_prompt.config import make_config
 from bayes_prompt.options import METHODS, method
 from bayes_prompt.protocol import Context, data_fingerprint, weights_fingerprint
 from bayes_prompt.run import method_of, run
-from bayes_prompt.source import SourceSVGD
+from bayes_prompt.baselines.finetuning import FineTuning
+from bayes_prompt.source import SourcePosterior, SourceSVGD
 from conftest import SMALL
 
 ASSETS = Path(bayes_prompt.__path__[0])/'assets'
@@ -115,3 +116,49 @@ def test_seeds_draw_the_start_of_what_is_trained(name, tmp_path):
 def test_cut_texts_are_counted(tmp_path):
     ctx = context(tmp_path, max_src=8)
     assert ctx.cut['movie'] > .5 and context(tmp_path, max_src=200).cut['movie'] == 0
+
+@pytest.fixture
+def registered():
+    "Registers a method for one test"
+    names = []
+    def register(f, **kw):
+        names.append(f.__name__)
+        method(f.__name__, **(dict(label='X', sources=True, trains='prompt', order=99) | kw))(f)
+    yield register
+    for n in names: del METHODS[n]
+
+def learnt(ctx, steps=1, value=0.):
+    return lambda track: SourcePosterior(torch.full((1, 4, ctx.backbone.width), value), ['nyt'], ctx.backbone.name, dict(steps=steps))
+
+def test_a_posterior_that_lies_ready_is_refused_too(tmp_path, registered):
+    run(SMALL, tmp_path)
+    def greedy(ctx): return ctx.adapt(ctx.posterior(3))
+    registered(greedy, sources=False)
+    with pytest.raises(ValueError, match='registered with sources=False'): run(SMALL, tmp_path, method='greedy')
+
+def test_two_stages_of_a_method_are_told_apart(tmp_path, registered):
+    def twice(ctx, apart):
+        part = dict(part='b') if apart else {}
+        a, b = ctx.stage(learnt(ctx, value=1.)), ctx.stage(learnt(ctx, value=2.), **part)
+        assert not torch.equal(a.mean, b.mean)
+        return ctx.adapt(b.mean)
+    from bayes_prompt.options import option
+    registered(twice, apart=option(True, 'Give the second a name'))
+    run(SMALL, tmp_path, method='twice')
+    with pytest.raises(ValueError, match='two stages of one name'): run(SMALL, tmp_path, method='twice', **{'twice.apart': False})
+
+def test_a_stage_without_its_steps_is_refused_before_it_is_saved(tmp_path, registered):
+    def forgetful(ctx): return ctx.adapt(ctx.stage(lambda track: SourcePosterior(torch.zeros(1, 4, ctx.backbone.width), ['nyt'], 'tiny-t5')).mean)
+    registered(forgetful)
+    with pytest.raises(ValueError, match='whose config says its steps'): run(SMALL, tmp_path, method='forgetful')
+    assert not list(tmp_path.glob('sources/*/posterior.safetensors'))
+
+@pytest.mark.parametrize('gives, said', [(lambda ctx: None, 'gave None'), (lambda ctx: ctx.fit(FineTuning(ctx.backbone)), "declared with trains='prompt'")])
+def test_what_a_method_gives_back_is_checked(tmp_path, registered, gives, said):
+    def odd(ctx): return gives(ctx)
+    registered(odd)
+    with pytest.raises(ValueError, match=said): run(SMALL, tmp_path, method='odd')
+
+def test_a_stage_that_is_read_says_the_same_of_its_sources(tmp_path):
+    first, second = run(SMALL, tmp_path), run(SMALL, tmp_path, seed=1)
+    assert all(first[k] == second[k] for k in ('data_from', 'splits')) and {'movie', 'amazon', 'nyt'} == set(second['data_from'])

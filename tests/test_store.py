@@ -140,3 +140,10 @@ def test_tables(tmp_path, name, text, said):
 def test_a_device_is_no_file():
     for f in (read_json, read_table, load_tensors):
         with pytest.raises(ValueError, match='no file'): f('/dev/null')
+
+def test_fingerprints_see_every_number():
+    x = torch.zeros(2000)
+    y = x.clone()
+    y[777] = 1e-9
+    assert fingerprint([x]) != fingerprint([y]) and fingerprint(x.double()) != fingerprint(x.double() + 1e-12)
+    assert fingerprint(lambda a: a) != fingerprint(lambda a: a + 1)

@@ -98,3 +98,9 @@ def test_the_scalar_example():
         theta = torch.tensor([want], dtype=torch.float64, requires_grad=True)
         loss = (theta - 3).square().sum()/2 + prior_energy(torch.zeros(1, 1, dtype=torch.float64), theta, 'mean', 1.)/evidence
         assert torch.autograd.grad(loss, theta)[0].abs().item() < 1e-12
+
+def test_targets_in_another_order_are_another_training(tiny, tmp_path):
+    from dataclasses import replace
+    both = {t: [replace(e, task=t) for e in eight(tiny)] for t in 'ab'}
+    adapt(tiny, both, posterior(tiny), steps=2, callbacks=[Checkpoint(tmp_path/'s')])
+    with pytest.raises(ValueError, match='another run'): adapt(tiny, dict(reversed(both.items())), posterior(tiny), steps=2, callbacks=[Checkpoint(tmp_path/'s')])
