@@ -271,7 +271,7 @@ def test_methods(folders, tmp_path, method):
 
 @pytest.mark.parametrize('method', ['hyperformer', 'hyperdecoder'])
 def test_methods_of_two_stacks_are_refused(folders, tmp_path, method):
-    with pytest.raises(ValueError, match='expected sublayers') as e: run(RUN | dict(backbone=str(folders['llama']), method=method, target='movie'), tmp_path)
+    with pytest.raises(ValueError, match='needs an encoder') as e: run(RUN | dict(backbone=str(folders['llama']), method=method, target='movie'), tmp_path)
     assert '\n' not in str(e.value)
 
 # PEFT
