@@ -6,7 +6,7 @@
 __all__ = ['environment', 'reset_peak', 'peak_memory', 'check_out']
 
 # %% ../nbs/07_machine.ipynb #fd772d49
-import os, platform, resource, shutil, subprocess, uuid
+import platform, resource, shutil, subprocess, uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import bayes_prompt

@@ -89,7 +89,7 @@ def absorbed(
     n:int, # Queries of each sequence
 )->Tensor: # `[S*n, heads, d]`
     "Cross-attention by eq. (2)"
-    (inner, width), h = attention.k.weight.shape, q.shape[1]
+    width, h = attention.k.weight.shape[1], q.shape[1]
     wk, wv = [w.weight.view(h, -1, width) for w in (attention.k, attention.v)]
     q = (q.transpose(0, 1) @ wk).transpose(0, 1).reshape(-1, n*h, width)
     out, rows = [], [m*t for _, m, t in ranges]

@@ -129,6 +129,7 @@ def _check_targets(name, pairs, examples):
         raise ValueError(f'{name}: expected targets of at most {_LONGEST:,} tokens, got one of {len(e.labels):,} '
                          f'({target[:40]!r}…): shorten it')
 
+@lru_cache(None) # once in a process
 def _say_cut(name, share, room):
     print(f'{name}: {share:.0%} of the texts are longer than {room} tokens, and what comes later is not read; '
           'data.max_src=… allows more', file=sys.stderr, flush=True)
@@ -296,7 +297,7 @@ _SHORT_STAGE = 100 # steps: a shorter target stage is faster done again than sav
 
 @patch
 def _target_callbacks(self:Context, judged, steps):
-    c, t = self.config, self.config.target
+    t = self.config.target
     file = self.out/'sources'/'running'/self.name/f'{len(self.history)}.safetensors'
     label = f'{self.name} {len(self.history)}' # a method may fit more than once
     heard = [c for c in self._track(file, label, every=100) if steps > _SHORT_STAGE or not isinstance(c, Checkpoint)]

@@ -8,7 +8,6 @@ __all__ = ['method_of', 'make_record', 'run']
 # %% ../nbs/52_run.ipynb #a3cb5fe8
 import importlib, shutil
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter
 from torch import Tensor
 from .collapse import predicted_ratio
