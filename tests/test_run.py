@@ -214,6 +214,8 @@ def test_a_removed_folder_is_a_sentence(tmp_path, monkeypatch):
     assert not out.exists()
 
 def test_cut_texts_are_said_once(tmp_path, capsys):
+    from bayes_prompt.protocol import _say_cut
+    _say_cut.cache_clear() # other tests of this process may have been told already
     r = run(SMALL, tmp_path, method='pt', max_src=8)
     err = capsys.readouterr().err
     assert r['cut']['movie'] > .5 and err.count('movie: ') == 1 and 'max_src' in err
