@@ -100,6 +100,7 @@ def begun(backbone, prompts, leaves):
     "One pass over all prompts"
     from transformers import DynamicCache
     cache, model = DynamicCache(), backbone.model.base_model
+    if not prompts.shape[1]: return Begun([], [], 0, prompts.shape) # no prompt at all
     model(inputs_embeds=prompts.to(backbone.embed.weight.dtype), past_key_values=cache, use_cache=True)
     made = [(layer.keys, layer.values) for layer in cache.layers]
     cut = [tuple(t.detach().requires_grad_(t.requires_grad) for t in kv) for kv in made]
@@ -127,7 +128,7 @@ class SharedPrefix(Causal):
     def chunks(self, sizes, m, budget): return like_length(sizes, m, budget)
 
     def begin(self, backbone, prompts, leaves):
-        if isinstance(prompts, PerExample) or not prompts.shape[1]: return prompts
+        if isinstance(prompts, PerExample): return prompts
         if backbone.model.training or any(p.requires_grad for p in backbone.model.parameters()):
             raise ValueError('a shared prompt is for a frozen model in eval mode: '
                              'freeze it, or use engine="plain"')
@@ -180,6 +181,17 @@ class SharedPrefix(Causal):
             rest = predicted(backbone.model, emb, every, cached, past_key_values=cache, use_cache=True)
             logits = torch.cat([logits, rest.logits], 1)
         return -nll(logits, gold).view(s, c)
+
+    def texts(self, backbone, once, examples, chunk, model, **kw):
+        if not isinstance(once, Begun): return super().texts(backbone, once, examples, chunk, model, **kw)
+        out, (_, a, b) = {}, chunk[0]
+        for alike in of_one_length(examples, chunk):
+            ids = put(torch.tensor([examples[i].ids for i, _, _ in alike]), backbone.device)
+            mask = ids.new_ones(len(ids), once.length + ids.shape[1]) # of the prompt too, or its rows hide the text's
+            cache = seen(once, a, b, len(alike))
+            new = model.generate(ids, past_key_values=cache, attention_mask=mask, **kw)[:, ids.shape[1]:]
+            out |= {i: row for (i, _, _), row in zip(alike, new.tolist())}
+        return [out[i] for i, _, _ in chunk]
 
 # %% ../nbs/24_causal.ipynb #183b3830
 _EQUAL = ('llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe gemma phi phi3 gpt2 gpt_neox gpt_bigcode opt bloom falcon '

@@ -134,7 +134,8 @@ def run(
     "One method on one target with one seed; a run whose record exists is read, an unfinished one is resumed"
     began = perf_counter()
     c, out = make_config(config, **changes), check_out(out)
-    belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights_of(c))
+    weights = weights_of(c) # fetched first: a decoder's data are also its cues
+    belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights)
     path = out/f'{record_name(c, **belongs)}.json'
     running = out/'sources'/'running'/path.stem
     for folder in (out/'prompts', running): folder.mkdir(parents=True, exist_ok=True)
