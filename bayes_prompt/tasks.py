@@ -77,6 +77,7 @@ class Task(Options):
     about:str = option('', 'One line on what is asked')
     folder:str = option('', 'Where the data is: beside the file of tasks')
     file:str = option('', 'The file with the data; <task>.parquet, .jsonl, .csv or .tsv unless given')
+    cue:str = option('\nAnswer:', 'What asks a decoder-only model, after the text or around {text}')
     max_src:int = option(256, 'Tokens of the source, without the prompt', least=1, most=2**20)
     max_tgt:int = option(16, 'Tokens of the target', least=1, most=2**16)
 
@@ -180,7 +181,10 @@ def _check_grid(task):
         if n <= 1000 and abs(n - round(n)) < 1e-6: continue
         raise ValueError(f'grid: expected a step that divides {lo} to {hi} into at most 1000, got {step}')
 
-_CHECKS = _check_names, _check_hub, _check_templates, _check_leaks, _check_labels, _check_grid
+def _check_cue(task):
+    if task.cue.count('{text}') > 1: raise ValueError(f'cue: expected {{text}} at most once, got {task.cue!r}')
+
+_CHECKS = _check_names, _check_hub, _check_cue, _check_templates, _check_leaks, _check_labels, _check_grid
 
 # %% ../nbs/10_tasks.ipynb #795540f6
 @patch
