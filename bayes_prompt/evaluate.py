@@ -55,6 +55,7 @@ def evaluate(
     labels=(), # What `read` gives; an answer outside of them is invalid
     max_new_tokens:int=16, # Longest generated answer
     keep=None, # Function that is given the answers
+    prior=None, # Mean probabilities of the choices on other texts, `[C]`; then also `calibrated`, by eq. (1)
     **scoring, # Further arguments of `evaluate_predictions`
 )->dict: # See `evaluate_predictions`
     "Score prompts on a part of a task"
@@ -68,4 +69,7 @@ def evaluate(
     scores = evaluate_predictions(golds, answers, list(metrics), choices or labels, **scoring)
     if not choices: return scores
     right = [choices.index(g if isinstance(g, str) else g[0]) for g in golds]
-    return scores | calibration(probabilities, right)
+    scores |= calibration(probabilities, right)
+    if prior is None: return scores
+    fair = [choices[i] for i in (probabilities/prior.clamp_min(1e-12)).argmax(-1).tolist()]
+    return scores | dict(calibrated=evaluate_predictions(golds, fair, metric, choices, **scoring)[metric])
