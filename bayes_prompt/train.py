@@ -89,10 +89,10 @@ class WeightMethod(PromptMethod):
 # %% ../nbs/25_train.ipynb #dafc1517
 def linear_schedule(
     steps:int, # Of the whole training
-    warmup:float=.1, # Share of them with a rising rate
+    warmup:float=.1, # Share of them in which the rate rises; from 1 on their number
 ): # Function of the step that gives a factor in (0, 1]
     "Linear warm-up, then linear decay"
-    w = max(1, round(steps*warmup))
+    w = max(1, round(warmup if warmup >= 1 else steps*warmup))
     return lambda t: min((t+1)/w, max(steps-t, 0)/max(steps-w, 1), 1.)
 
 # %% ../nbs/25_train.ipynb #4dda0c79
@@ -104,6 +104,7 @@ OPTIMIZERS = dict(
 def make_optimizer(
     method:PromptMethod, # With `groups()`
     name:str='adam', # adam, adamw, sgd, adagrad or adafactor
+    weight_decay:float=0.,
 )->torch.optim.Optimizer: # One parameter group for each of the method's
     "An optimiser over the method's groups; `ValueError` when a group is empty or a parameter stands in two"
     make, kind, seen = choose(name, OPTIMIZERS, 'optimizer'), type(method).__name__, set()
@@ -114,14 +115,15 @@ def make_optimizer(
             if id(p) in seen or not p.requires_grad:
                 raise ValueError(f'group {group!r} of {kind} holds a parameter that is frozen or in two groups')
             seen.add(id(p))
-    return make([dict(params=ps, lr=lr, name=group) for group, (ps, lr) in method.groups().items()])
+    groups = [dict(params=ps, lr=lr, name=group) for group, (ps, lr) in method.groups().items()]
+    return make(groups, weight_decay=weight_decay)
 
 # %% ../nbs/25_train.ipynb #863c8a36
 class Training:
     "The state of a training between two steps"
-    def __init__(self, method:PromptMethod, steps:int, optimizer='adam', warmup=.1, callbacks=(), key=''):
+    def __init__(self, method:PromptMethod, steps:int, optimizer='adam', warmup=.1, callbacks=(), key='', weight_decay=0.):
         self.method, self.steps, self.callbacks, self.key = method, steps, list(callbacks), key
-        self.optimizer = make_optimizer(method, optimizer)
+        self.optimizer = make_optimizer(method, optimizer, weight_decay)
         self.rates = [g['lr'] for g in self.optimizer.param_groups]
         self.factor = linear_schedule(steps, warmup)
         self.history = [] # One dict of numbers for each step that was taken
@@ -177,12 +179,14 @@ def fit(
     batch, # Function of the step (from 0) that gives K lists of `Example`
     steps:int, # Number of optimiser steps
     optimizer:str='adam', # adam, adamw, sgd, adagrad or adafactor
-    warmup:float=.1, # Share of the steps with a rising learning rate
+    warmup:float=.1, # Share of the steps in which the learning rate rises; from 1 on their number
     callbacks=(), # Of `Callback`
     key:str='', # What the training is; a checkpoint of another one is refused
+    weight_decay:float=0., # The optimiser's
 )->list: # One dict per step: what `backward` and the callbacks logged
     "Train a method; batches are a function of the step, so the same call gives the same bits"
-    run = Training(method, steps, optimizer, warmup, sorted(callbacks, key=lambda c: c.order), key)
+    heard = sorted(callbacks, key=lambda c: c.order)
+    run = Training(method, steps, optimizer, warmup, heard, key, weight_decay)
     begun = []
     try:
         for c in run.callbacks:

@@ -80,3 +80,18 @@ def test_a_prompt_of_its_own(tiny):
     m = PromptTuning(tiny, p)
     m.prompt.data += 1
     assert p.sum() == 0 and m.trainable() == 3*tiny.width and len(Training(m, 1).params) == 1
+
+def test_warmup_counts_steps_from_one_on():
+    by_share, by_steps = linear_schedule(100, .1), linear_schedule(100, 10)
+    assert [by_share(t) for t in range(100)] == [by_steps(t) for t in range(100)] and by_steps(4) == .5
+
+def test_weight_decay_is_the_optimisers():
+    import torch
+    from bayes_prompt.train import PromptMethod, make_optimizer
+    class Two(PromptMethod):
+        p = torch.ones(3, requires_grad=True)
+        def groups(self): return {'p': ([self.p], .1)}
+    o = make_optimizer(Two(None), 'adamw', .5)
+    Two.p.grad = torch.zeros(3)
+    o.step()
+    assert torch.allclose(Two.p, torch.full((3,), 1 - .1*.5)) # decoupled: rate times decay
