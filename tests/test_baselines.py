@@ -35,7 +35,9 @@ def test_defaults_compute_what_they_did(method, tmp_path):
 
 OPTIONS = [('attempt', {}, dict(attempt__temperature=2.)), ('attempt', dict(attempt__temperature=2.), dict(attempt__lr_attention=.1)),
            ('attempt', {}, dict(attempt__start='source')), ('spot', {}, dict(spot__top=2)), ('spot', dict(spot__top=2), dict(spot__keys='early')),
-           ('spot', dict(seed=1, spot__top=2), dict(spot__begin='target')), ('mpt', {}, dict(mpt__distill=0.)), ('merge', {}, dict(merge__examples=8)),
+           ('spot', dict(seed=1, spot__top=2), dict(spot__begin='target')), ('mpt', {}, dict(mpt__distill=0.)),
+           ('mpt', {}, dict(mpt__hidden=0.)), ('mpt', {}, dict(mpt__temperature=4.)), ('mpt', {}, dict(mpt__lr=.1)), ('mpt', {}, dict(mpt__lr_low=.1)),
+           ('merge', {}, dict(merge__examples=8)),
            ('hyperdecoder', {}, dict(hyperdecoder__placement='parallel'))]
 
 @pytest.mark.parametrize('method,base,change', OPTIONS, ids=lambda o: str(o))

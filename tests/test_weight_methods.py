@@ -15,8 +15,8 @@ from bayes_prompt.prompt import encode
 from bayes_prompt.train import fit
 from weight_methods import CHOICES, examples, hyperformer, losses, train, trained
 
-parallel = partial(HyperDecoder, placement='parallel')
-SEEDED = dict(LoRA=LoRA, Adapters=Adapters, HyperFormer=hyperformer, HyperDecoder=HyperDecoder, parallel=parallel)
+sequential, mlp = partial(HyperDecoder, placement='sequential'), partial(HyperDecoder, mlp=True)
+SEEDED = dict(LoRA=LoRA, Adapters=Adapters, HyperFormer=hyperformer, HyperDecoder=HyperDecoder, sequential=sequential, mlp=mlp)
 ALL = SEEDED | dict(BitFit=BitFit)
 each = pytest.mark.parametrize('make', ALL.values(), ids=ALL)
 backbones = pytest.mark.parametrize('name', ['tiny', 'mini'])
@@ -153,4 +153,4 @@ def test_the_usual_rate_stands_in_the_class(tiny):
 def test_all_of_them_are_here():
     "A new weight method is tested like the others"
     registered = [m.name for m in methods().values() if m.trains == 'weights']
-    assert sorted(registered) == sorted(n.lower() for n in ['finetune', *ALL] if n != 'parallel')
+    assert sorted(registered) == sorted(n.lower() for n in ['finetune', *ALL] if n not in ('sequential', 'mlp'))
