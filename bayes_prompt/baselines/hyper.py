@@ -83,16 +83,17 @@ class HyperMethod(WeightMethod):
         lr:float=0., # Learning rate; 0 for the usual one
     ):
         if backbone.family == 'causal':
-            raise ValueError(f'{type(self).__name__} needs an encoder, backbone {backbone.name!r} is a decoder alone: '
-                             'use a T5 or a BART')
+            raise ValueError(f'{type(self).__name__} needs an encoder, backbone {backbone.name!r} is '
+                             'a decoder alone: use a T5 or a BART')
         super().__init__(backbone, lr)
         model = self.backbone.model
         self.stacks = model.get_encoder(), model.get_decoder()
         self.feed_forward = [_modules(s, _FEED_FORWARD) for s in self.stacks]
         self.attentions = [_modules(s, _SELF_ATTENTION) for s in self.stacks]
         if not all(self.feed_forward + self.attentions):
-            raise ValueError(f'{type(self).__name__}: expected sublayers SelfAttention and DenseReluDense (T5) '
-                             f'or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; use one of them')
+            raise ValueError(f'{type(self).__name__}: expected sublayers SelfAttention and DenseReluDense '
+                             f'(T5) or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; '
+                             'use one of them')
     def groups(self):
         return {'hyper': (list(self.backbone.model.hyper.parameters()), self.lr)}
 
@@ -266,7 +267,7 @@ class HyperDecoder(HyperMethod):
         bottleneck:int=64, # Width b of each adapter
         hidden:int=128, # Of the hypernetwork
         width:int=10, # Of the layers' embeddings
-        placement:str='parallel', # Adapters stand beside the feed-forward sublayer, or follow it: "sequential"
+        placement:str='parallel', # Adapters stand beside the feed-forward, or follow it: "sequential"
         mlp:bool=False, # Two more layers on what the hypernetwork is given of an input
         seed:int=0, # Of adapters' and hypernetwork's start
     ):
