@@ -75,7 +75,7 @@ class PromptTuning(PromptMethod):
 # %% ../nbs/25_train.ipynb #c011
 class WeightMethod(PromptMethod):
     "Weights of a copy of the backbone are trained, without a prompt. Subclasses fill `free`: name -> parameters"
-    usual_lr = 1e-3 # of small modules that are added
+    usual_lr = 3e-4 # in the configurations of ATTEMPT, compacter, HyperFormer and HyperDecoder
     def __init__(self,
         backbone:Backbone, # Left untouched
         lr:float=0., # Learning rate; 0 for the usual one
