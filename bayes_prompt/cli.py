@@ -188,7 +188,7 @@ def _asked(name, out):
         print(f'{len(files)} of {len(experiment.configs)} runs are done; bp_sweep {name} makes the others', file=sys.stderr)
     return experiment, files
 
-# %% ../nbs/58_cli.ipynb #50fdd132
+# %% ../nbs/58_cli.ipynb #dc9e3614
 def bp_results(
     argv=None # The command line's words unless given
 ):
@@ -205,6 +205,7 @@ def bp_results(
     a = p.parse_args(argv)
     with one_sentence():
         from bayes_prompt.results import arms, forest, load, with_examples
+        from bayes_prompt.style import use_style
         from bayes_prompt.verdicts import report, written
         experiment, files = _asked(a.name, a.out)
         df = arms(load(files, a.metric))
@@ -212,7 +213,9 @@ def bp_results(
         found = report(df, experiment.compares if experiment else (), a.against)
         if experiment and a.format in ('text', 'markdown') and not a.only: print(f'{experiment.answers}\n')
         print(written(found, a.format, a.only))
-        if a.plot: forest(df, a.plot)
+        if a.plot:
+            use_style()
+            forest(df, a.plot)
 
 # %% ../nbs/58_cli.ipynb #ff0050f9
 def _fetch_backbone(name, folder):

@@ -158,7 +158,9 @@ def _reads_sources(method):
 def _crossed(g, what):
     "Of a method's runs on a target, the score by target seed and source seed; one column where a seed has but one run"
     g = g if 'source_seed' in g else g.assign(source_seed=0)
-    if not _reads_sources(g.method.iloc[0]): g = g.assign(source_seed='any')
+    if not _reads_sources(g.method.iloc[0]): # the same with each source seed
+        _one_per_seed(g, what, ['seed', 'source_seed'] if g.source_seed.nunique() > 1 else ['seed'])
+        g = g.drop_duplicates('seed').assign(source_seed='any')
     elif g.source_seed.nunique() > 1 and not g.seed.duplicated().any(): g = g.assign(source_seed='any') # each seed its own
     _one_per_seed(g, what, ['seed', 'source_seed'] if g.source_seed.nunique() > 1 else ['seed'])
     whole = g.pivot(index='seed', columns='source_seed', values='score')

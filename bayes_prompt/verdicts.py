@@ -32,9 +32,9 @@ def pairs_of(
         pairs = [(first, o) for o in there]
     return list(dict.fromkeys((m, o) for m, o in pairs if m != o))
 
-# %% ../nbs/57_verdicts.ipynb #a908cdc7
+# %% ../nbs/57_verdicts.ipynb #b7ea7f7c
 _LOWER = ('nll', 'brier', 'ece') # is better
-_COLUMNS = ['target', 'method', 'other', 'metric', 'n', 'seeds', 'source_seeds', 'mean', 'low', 'high', 'p', 'holm',
+_COLUMNS = ['target', 'method', 'other', 'metric', 'n', 'constant', 'seeds', 'source_seeds', 'mean', 'low', 'high', 'p', 'holm',
             'flip', 'flip_least', 'effect', 'mcnemar', 'verdict']
 
 def _used(g, d):
@@ -64,7 +64,7 @@ def _compared(a, b, what):
     by_seed, sources = d.mean(axis=1), any(_reads_sources(g.method.iloc[0]) for g in (a, b))
     flip, least = sign_flip(by_seed) if len(d) > 1 else (np.nan, np.nan)
     return dict(
-        metric=a.metric.iloc[0], n=a.n.iloc[0], seeds=len(d), source_seeds=d.shape[1] if sources else 0,
+        metric=a.metric.iloc[0], n=a.n.iloc[0], constant=a.constant.iloc[0], seeds=len(d), source_seeds=d.shape[1] if sources else 0,
         **{k: c[k] for k in ('mean', 'low', 'high', 'p')}, flip=flip, flip_least=least,
         effect=standardised(by_seed), mcnemar=_mcnemar(*((a, b) if len(a) >= len(b) else (b, a))))
 
@@ -98,7 +98,7 @@ def compare(
     for row in rows: row['verdict'] = _decided(row, [_above(t, row['target'], row[m]) for m in ('method', 'other')])
     return pd.DataFrame(rows, columns=_COLUMNS)
 
-# %% ../nbs/57_verdicts.ipynb #1b4ec6db
+# %% ../nbs/57_verdicts.ipynb #7f472f8c
 def _short(x, digits=3, signed=False):
     "As statisticians write it: .031, −.020"
     if pd.isna(x): return '?'
@@ -110,17 +110,18 @@ def _small(p): return '?' if pd.isna(p) else '< .001' if p < .001 else _short(p,
 
 def _runs(row):
     "5 seeds × 3 source seeds"
-    def many(n, what): return f'{n} {what}{"s"*(n > 1)}'
+    def many(n, what): return f'{n} {what}{"s" if n > 1 else ""}'
     crossed_with = f' × {many(row["source_seeds"], "source seed")}' if row['source_seeds'] else ''
     return many(row['seeds'], 'seed') + crossed_with
 
-# %% ../nbs/57_verdicts.ipynb #fb9b94dd
+# %% ../nbs/57_verdicts.ipynb #763667c4
 def verdict(
     row, # Of `compare`
 )->str:
     "A comparison as a sentence"
     a, b, on = label_of(row['method']), label_of(row['other']), f'on {row["target"]}'
-    if row['verdict'] == 'constant': return f"{a} and {b} {on}: both at the constant's level, or below it"
+    if row['verdict'] == 'constant':
+        return f"{a} and {b} {on}: both at the constant's level ({_short(row['constant'])}), as neither is shown to be above it"
     interval = f'[{_short(row["low"])}, {_short(row["high"])}]'
     tested = f'Holm-adjusted p {_small(row["holm"])}, {_runs(row)}'
     if row['verdict'] != 'open':
