@@ -188,7 +188,7 @@ def _asked(name, out):
         print(f'{len(files)} of {len(experiment.configs)} runs are done; bp_sweep {name} makes the others', file=sys.stderr)
     return experiment, files
 
-# %% ../nbs/58_cli.ipynb #dc9e3614
+# %% ../nbs/58_cli.ipynb #496ad6ab
 def bp_results(
     argv=None # The command line's words unless given
 ):
@@ -204,9 +204,9 @@ def bp_results(
     p.add_argument('--draws', type=int, default=500, metavar='N', help='resamples of the test examples; 0 takes them as given')
     a = p.parse_args(argv)
     with one_sentence():
-        from bayes_prompt.results import arms, forest, load, with_examples
+        from bayes_prompt.results import arms, forest, load, written
         from bayes_prompt.style import use_style
-        from bayes_prompt.verdicts import report, written
+        from bayes_prompt.verdicts import report, with_examples
         experiment, files = _asked(a.name, a.out)
         df = arms(load(files, a.metric))
         if a.draws > 0: df = with_examples(df, a.draws)

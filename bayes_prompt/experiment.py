@@ -46,7 +46,8 @@ def _changes(statements):
     return list(found.values())
 
 # %% ../nbs/53_experiment.ipynb #c43fb26b
-_TABLES = dict(answers=str, extends=str, values=dict, method=dict, grid=dict, part=list, compares=list, against=str)
+_TABLES = dict(answers=str, extends=str, values=dict, method=dict, grid=dict, part=list,
+               compares=list, against=str)
 
 def _expect(key, value, kind):
     if isinstance(value, kind): return
@@ -70,15 +71,16 @@ def _said(table):
         out += _statements(values, method=name)
     return out + _statements(table.get('grid', {}), grid=True)
 
-# %% ../nbs/53_experiment.ipynb #0bd5ec40
+# %% ../nbs/53_experiment.ipynb #c4600ca0
 def _check_compares(table):
     "Two methods a pair; more words tell an arm, as in \"bmtpt kernel=none\""
-    for pair in table.get('compares', []):
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(m, str) and m.strip() for m in pair)):
-            raise ValueError(f'compares: expected pairs of methods as [["bmtpt", "pt"]], got {pair!r}')
-        if pair[0] == pair[1]: raise ValueError(f'compares: expected two different methods, got {pair!r}')
-    for name in [m for pair in table.get('compares', []) for m in pair] + [table.get('against', 'pt')]:
-        choose(name.split()[0] if name.strip() else name, methods(), 'method')
+    pairs = table.get('compares', [])
+    for pair in pairs:
+        named = isinstance(pair, list) and all(isinstance(m, str) and m.strip() for m in pair)
+        if not (named and len(pair) == 2 and pair[0] != pair[1]):
+            raise ValueError(f'compares: expected pairs of different methods as [["bmtpt", "pt"]], got {pair!r}')
+    for name in [m for pair in pairs for m in pair] + [table.get('against', 'pt')]:
+        choose(name.split(' ')[0], methods(), 'method')
 
 def _pairs(fixed, configs):
     "The comparisons that a file fixes, of the methods that it runs"
@@ -86,7 +88,8 @@ def _pairs(fixed, configs):
     pairs = [tuple(p) for p in fixed.get('compares', [])]
     if other := fixed.get('against'): pairs += [(m, other) for m in found if m != other.split()[0]]
     for name in [m for pair in pairs for m in pair]:
-        if name.split()[0] not in found: raise ValueError(f'compares: no run of {name!r}; there are {", ".join(found)}')
+        if name.split()[0] in found: continue
+        raise ValueError(f'compares: no run of {name!r}; there are {", ".join(found)}')
     return list(dict.fromkeys(pairs))
 
 # %% ../nbs/53_experiment.ipynb #92b16c45
@@ -134,7 +137,8 @@ def _same(config): return _key(told(config), config.differences())
 def _once(config):
     "The same, without what a method does not read"
     read = methods()[config.method].sources
-    return _key({k: v for k, v in told(config).items() if read or not k.startswith('source.')}, config.differences())
+    said = {k: v for k, v in told(config).items() if read or not k.startswith('source.')}
+    return _key(said, config.differences())
 
 # %% ../nbs/53_experiment.ipynb #7151a1c7
 def read_experiment(
@@ -152,7 +156,7 @@ def read_experiment(
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
     return Experiment(path.stem, ' '.join(answers.split()), list(configs.values()), tuple(compares))
 
-# %% ../nbs/53_experiment.ipynb #b33abe82
+# %% ../nbs/53_experiment.ipynb #0d0313b5
 @lru_cache(None)
 def _glance(path, changed):
     "What a listing needs of a record, read once as long as it does not change; nothing of another file"
@@ -160,9 +164,10 @@ def _glance(path, changed):
     if not {'config', 'scores'} <= record.keys(): return {}
     try: key = _key(told_by(record['config']), long_names(record['config']))
     except (ValueError, TypeError) as e: raise ValueError(f'the record {path} cannot be used: {e}') from None
-    def found(table, name): return table.get(name) if isinstance(table, dict) and isinstance(name, str) else None
-    metric = record.get('metric')
-    return dict(key=key, metric=metric, score=found(record['scores'], metric), seconds=found(record.get('seconds'), 'total'))
+    def found(table, name):
+        return table.get(name) if isinstance(table, dict) and isinstance(name, str) else None
+    metric, seconds = record.get('metric'), found(record.get('seconds'), 'total')
+    return dict(key=key, metric=metric, score=found(record['scores'], metric), seconds=seconds)
 
 def _seen(path): return _glance(path, path.stat().st_mtime_ns)
 

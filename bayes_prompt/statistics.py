@@ -48,7 +48,7 @@ def standardised(
     if len(d) < 3 or np.ptp(d) == 0: return float('nan')
     return float(d.mean()/d.std(ddof=1)*(1 - 3/(4*(len(d) - 1) - 1)))
 
-# %% ../nbs/14_statistics.ipynb #e178a38f
+# %% ../nbs/14_statistics.ipynb #8b614ee2
 def mcnemar(
     right, # Which examples the one run got right
     other, # The same of the other run
@@ -56,11 +56,12 @@ def mcnemar(
     "Exact McNemar test of two runs on the same examples"
     right, other = np.asarray(right, bool), np.asarray(other, bool)
     if right.shape != other.shape:
-        raise ValueError(f'expected the same examples, got {len(right)} and {len(other)}: score both runs on one part')
+        raise ValueError(f'expected the same examples, got {len(right)} and {len(other)}: '
+                         'score both runs on one part')
     b, c = int((right & ~other).sum()), int((other & ~right).sum())
     return b, c, float(stats.binomtest(b, b + c).pvalue) if b + c else 1.
 
-# %% ../nbs/14_statistics.ipynb #41ecda58
+# %% ../nbs/14_statistics.ipynb #867326ce
 def resampled(
     f:Metric, # Of `METRICS`
     gold, # N target texts, or lists of them
@@ -73,12 +74,12 @@ def resampled(
     *texts, labels, whole = _check(gold, pred, choices, groups, sizes)
     rows, score = f.split(*texts, labels, whole)
     apart = whole is None or f.grouped
-    n, of = (len(rows), slice(None)) if apart else (len(whole[1]), whole[0]) # a drawn group brings all its rows
+    n, of = (len(rows), slice(None)) if apart else (len(whole[1]), whole[0]) # a group brings all its rows
     counts = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1/n), draws)[:, of]
     if rows.ndim == 1 and apart: return counts @ rows/n # a mean over examples
     return np.array([score(rows, w) for w in counts])
 
-# %% ../nbs/14_statistics.ipynb #ddcdb000
+# %% ../nbs/14_statistics.ipynb #59c1569e
 def crossed(
     values, # `[S, T]`: target seeds by source seeds
     examples=None, # `[draws]`: the mean of the values on resampled examples, if known
@@ -90,14 +91,16 @@ def crossed(
     means = d.mean(1), d.mean(0)
     seed, source = (m.var(ddof=1)/n if n > 1 else 0. for m, n in zip(means, levels))
     drawn = 0. if examples is None else float(np.var(examples, ddof=1))
-    v, mean, nan = seed + source + drawn, float(d.mean()), float('nan')
-    out = dict(mean=mean, low=nan, high=nan, p=nan, df=nan, seed=float(seed), source=float(source), examples=drawn)
+    v, mean = float(seed + source + drawn), float(d.mean())
+    out = dict.fromkeys(('low', 'high', 'p', 'df'), float('nan'))
+    out |= dict(mean=mean, seed=float(seed), source=float(source), examples=drawn)
     if levels[0] < 2: return out
     if v == 0: return out | dict(low=mean, high=mean, p=float(mean == 0))
     uncertain = sum(x**2/(n - 1) for x, n in zip((seed, source), levels) if n > 1)
     df = v**2/uncertain if uncertain else np.inf
-    half = stats.t.ppf((1 + level)/2, df)*v**.5
-    return out | dict(low=mean - half, high=mean + half, p=float(2*stats.t.sf(abs(mean)/v**.5, df)), df=float(df))
+    half = float(stats.t.ppf((1 + level)/2, df))*v**.5
+    p = float(2*stats.t.sf(abs(mean)/v**.5, df))
+    return out | dict(low=mean - half, high=mean + half, p=p, df=float(df))
 
 # %% ../nbs/14_statistics.ipynb #29d9a1f0
 def mean_ranks(

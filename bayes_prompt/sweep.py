@@ -63,7 +63,7 @@ def _rounds(configs, folder, do):
         if len(busy) == len(configs): sleep(.5)
         configs = busy
 
-# %% ../nbs/54_sweep.ipynb #dfabfdb0
+# %% ../nbs/54_sweep.ipynb #656a1016
 @dataclass
 class _Work:
     "What a worker needs to know"
@@ -86,10 +86,11 @@ class _Work:
         if self.failure(config): return
         from bayes_prompt.run import run # torch comes only now
         try: run(config, self.out)
-        except (ValueError, MemoryError) as e: write_json(self._note(config), dict(error=' '.join(str(e).split())))
+        except (ValueError, MemoryError) as e:
+            write_json(self._note(config), dict(error=' '.join(str(e).split())))
         else: self._note(config).unlink(missing_ok=True)
 
-# %% ../nbs/54_sweep.ipynb #d16482a2
+# %% ../nbs/54_sweep.ipynb #43d3989c
 class _Teller:
     "Says which records are new, whoever made them"
     def __init__(self, work, progress):
@@ -134,9 +135,11 @@ class _Teller:
         self.tell()
         self.bar.close()
         missing = {self.names[_same(c)]: self.work.failure(c) for c, record in self.plan() if record is None}
-        failed = [f'{name} ({why})' for name, why in missing.items() if why]
-        if failed: raise ValueError(f'{len(failed)} of {self.bar.total} runs failed: {"; ".join(failed)}; the same command tries them again')
-        if missing: raise ValueError(f'{len(missing)} of {self.bar.total} runs are left, because their workers ended: the same command goes on')
+        failed, of = [f'{name} ({why})' for name, why in missing.items() if why], f'of {self.bar.total} runs'
+        if failed:
+            raise ValueError(f'{len(failed)} {of} failed: {"; ".join(failed)}; the same command tries them again')
+        if missing:
+            raise ValueError(f'{len(missing)} {of} are left, because their workers ended: the same command goes on')
 
 def _score(seen): return f'{seen["metric"]} {seen["score"]:.3f}'
 
@@ -149,11 +152,12 @@ def _share(experiment, worker):
         raise ValueError(f'worker: expected its number and how many there are, as 1/4, got {worker!r}')
     return replace(experiment, configs=experiment.configs[int(i)-1::int(n)])
 
-# %% ../nbs/54_sweep.ipynb #714b79b7
+# %% ../nbs/54_sweep.ipynb #c39e84f6
 def _local(path, out, began, configs, k, n, gpus):
     "Start worker k of n"
     cores = max(1, (os.cpu_count() or 1)//n)
-    env = dict(OMP_NUM_THREADS=str(cores)) | os.environ | (dict(CUDA_VISIBLE_DEVICES=str(k % gpus)) if gpus else {})
+    seen = dict(CUDA_VISIBLE_DEVICES=str(k % gpus)) if gpus else {}
+    env = dict(OMP_NUM_THREADS=str(cores)) | os.environ | seen
     words = dict(path=str(path), out=str(out), began=began, first=k*configs//n)
     code = 'import json, sys; from bayes_prompt.sweep import _worker; _worker(**json.loads(sys.argv[1]))'
     return subprocess.Popen([sys.executable, '-c', code, json.dumps(words)], env=env, start_new_session=True)
@@ -179,7 +183,7 @@ def _watch(workers, teller):
             if w.poll() is None: w.terminate()
             w.wait()
 
-# %% ../nbs/54_sweep.ipynb #5db86f5c
+# %% ../nbs/54_sweep.ipynb #33733071
 def sweep(
     name, # Of a file in `experiments`, or its path
     out=None, # Folder of the records; `results/NAME` beside the file's folder unless given
@@ -193,7 +197,8 @@ def sweep(
     path, out = experiment_paths(name, out)
     experiment = _share(read_experiment(path), worker)
     if workers < 1: raise ValueError(f'workers: expected at least 1, got {workers}')
-    if worker and workers > 1: raise ValueError('worker and workers: expected one of them, a share or processes')
+    if worker and workers > 1:
+        raise ValueError('worker and workers: expected one of them, a share or processes')
     plan = planned(experiment, out)
     left = sum(record is None for _, record in plan)
     print(f'{experiment.answers}\n{len(plan)} runs, {left} left, records in {out}', flush=True)
@@ -201,7 +206,9 @@ def sweep(
     work = _Work(experiment, out, time())
     work.folder.mkdir(parents=True, exist_ok=True)
     teller = _Teller(work, progress)
-    if workers > 1: _watch([_local(path, out, work.began, len(plan), k, workers, gpus) for k in range(workers)], teller)
+    if workers > 1:
+        started = [_local(path, out, work.began, len(plan), k, workers, gpus) for k in range(workers)]
+        _watch(started, teller)
     else: _rounds(experiment.configs, work.folder, lambda c: (work.do(c), teller.tell()))
     teller.end()
     return [read_json(record, 'record') for _, record in planned(experiment, out)]
@@ -227,7 +234,7 @@ class _Job:
         from submitit.helpers import DelayedSubmission
         return DelayedSubmission(self)
 
-# %% ../nbs/54_sweep.ipynb #d6e56758
+# %% ../nbs/54_sweep.ipynb #d9593768
 def submit(
     name, # Of a file in `experiments`, or its path
     out=None, # Folder of the records, on a file system that the jobs see
@@ -245,7 +252,9 @@ def submit(
     if jobs < 1: raise ValueError(f'jobs: expected at least 1, got {jobs}')
     if all(record for _, record in plan): return []
     try: executor = submitit.AutoExecutor(out/'sources'/'jobs', cluster=cluster)
-    except RuntimeError as e: raise ValueError(f'cannot submit to {cluster}: {e}; run this where sbatch is') from None
+    except RuntimeError as e:
+        raise ValueError(f'cannot submit to {cluster}: {e}; run this where sbatch is') from None
     own = dict(slurm_partition=partition) if partition else {}
     executor.update_parameters(name=path.stem, timeout_min=minutes, gpus_per_node=gpus, **own)
-    with executor.batch(): return [executor.submit(_Job(path, out, f'{i}/{jobs}')) for i in range(1, jobs + 1)]
+    shares = [_Job(path, out, f'{i}/{jobs}') for i in range(1, jobs + 1)]
+    with executor.batch(): return [executor.submit(job) for job in shares]

@@ -2,8 +2,8 @@
 import json
 import numpy as np, pandas as pd, pytest
 from bayes_prompt.options import methods
-from bayes_prompt.metrics import METRICS, mean_interval
-from bayes_prompt.results import arms, costs, differences, forest, frame, label_of, load, plot, show, table, with_examples
+from bayes_prompt.metrics import mean_interval
+from bayes_prompt.results import arms, costs, differences, forest, frame, label_of, load, plot, show, table
 from bayes_prompt.run import run
 from conftest import SMALL
 
@@ -107,27 +107,6 @@ def test_another_metric_has_its_own_constant(tmp_path):
     assert own.score == r['scores']['macro_f1'] and own.metric == 'macro_f1' and own.constant is None
     assert frame([r], 'matthews').constant[0] == 0 and frame([r]).constant[0] == r['scores']['constant']
     with pytest.raises(ValueError, match="no score of the records 'f_one'"): frame([r], 'f_one')
-
-def test_intervals_over_examples_need_answers_and_their_data(tmp_path):
-    "The spread is that of resampled examples; a record whose score its answers do not give is left out"
-    records = [run(SMALL | dict(limit=200, steps=20, lr=.3, k=4), tmp_path, method='pt', seed=s) for s in (0, 1)]
-    df = with_examples(frame(records), 400)
-    for row in df.itertuples():
-        assert row.right.mean() == pytest.approx(row.score) and row.resampled.mean() == pytest.approx(row.score, abs=.01)
-        assert row.resampled.std() == pytest.approx((row.score*(1 - row.score)/200)**.5, rel=.2)
-    both = np.mean(list(df.resampled), axis=0).var(ddof=1) + np.var(df.score, ddof=1)/2
-    t, before = table(df).iloc[0], table(frame(records)).iloc[0]
-    assert t['mean'] == before['mean'] and t.high - t['mean'] > 1.9*both**.5
-    old, other, changed = ({**r} for r in (records[0],)*3)
-    del old['predictions']
-    other['config'] = records[0]['config'] | dict(data=records[0]['config']['data'] | dict(folder='/nowhere'))
-    changed['scores'] = records[0]['scores'] | dict(accuracy=.123)
-    assert all(with_examples(frame([r])).resampled[0] is None for r in (old, other, changed))
-    assert with_examples(frame(records, 'nll')).resampled.isna().all()   # answers have no probabilities
-
-def test_several_targets_and_text_have_examples_too(tmp_path):
-    df = with_examples(frame([run(SMALL, tmp_path, method='pt', targets=['movie_score'])]))
-    assert [len(x) for x in df.resampled] == [500, 500] and df.right[0] is not None
 
 def test_a_forest_has_a_row_for_each_arm(tmp_path):
     df = arms(frame([record(.5 + s/10, s, m, kernel=k) for s in (0, 1) for m in ('pt', 'bmtpt') for k in (('rbf', 'none') if m == 'bmtpt' else ('rbf',))]))

@@ -1,5 +1,5 @@
 "The runs of an experiment that are missing are made, by one worker or several, whatever kills them"
-import json, os, signal, subprocess, sys, time
+import json, os, subprocess, sys, time
 from pathlib import Path
 import pytest
 from filelock import FileLock

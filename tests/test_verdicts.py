@@ -1,10 +1,10 @@
 "Records to sentences: what is called better, and what is not"
 import csv, io, json
 import numpy as np, pandas as pd, pytest
-from bayes_prompt.results import arms, frame, with_examples
+from bayes_prompt.results import _short, _small, arms, frame, table, written
 from bayes_prompt.run import run
 from bayes_prompt.statistics import crossed, mcnemar, sign_flip
-from bayes_prompt.verdicts import _short, _small, compare, pairs_of, ranks, report, verdict, written
+from bayes_prompt.verdicts import compare, pairs_of, ranks, report, verdict, with_examples
 from conftest import SMALL
 
 def rows(method, scores, target='amazon', constant=.5, n=800, metric='accuracy'):
@@ -88,6 +88,27 @@ def test_examples_are_in_the_interval(tmp_path):
     assert compare(df, [('pt', 'vanilla')]).iloc[0].mcnemar == row.mcnemar
     assert 'and test examples as drawn' in report(df)['assumptions'] and '0 of 6 runs have answers' in report(plain)['assumptions']
 
+def test_intervals_over_examples_need_answers_and_their_data(tmp_path):
+    "The spread is that of resampled examples; a record whose score its answers do not give is left out"
+    records = [run(SMALL | dict(limit=200, steps=20, lr=.3, k=4), tmp_path, method='pt', seed=s) for s in (0, 1)]
+    df = with_examples(frame(records), 400)
+    for row in df.itertuples():
+        assert row.right.mean() == pytest.approx(row.score) and row.resampled.mean() == pytest.approx(row.score, abs=.01)
+        assert row.resampled.std() == pytest.approx((row.score*(1 - row.score)/200)**.5, rel=.2)
+    both = np.mean(list(df.resampled), axis=0).var(ddof=1) + np.var(df.score, ddof=1)/2
+    t, before = table(df).iloc[0], table(frame(records)).iloc[0]
+    assert t['mean'] == before['mean'] and t.high - t['mean'] > 1.9*both**.5
+    old, other, changed = ({**r} for r in (records[0],)*3)
+    del old['predictions']
+    other['config'] = records[0]['config'] | dict(data=records[0]['config']['data'] | dict(folder='/nowhere'))
+    changed['scores'] = records[0]['scores'] | dict(accuracy=.123)
+    assert all(with_examples(frame([r])).resampled[0] is None for r in (old, other, changed))
+    assert with_examples(frame(records, 'nll')).resampled.isna().all()   # answers have no probabilities
+
+def test_several_targets_and_text_have_examples_too(tmp_path):
+    df = with_examples(frame([run(SMALL, tmp_path, method='pt', targets=['movie_score'])]))
+    assert [len(x) for x in df.resampled] == [500, 500] and df.right[0] is not None
+
 def test_ranks_need_two_targets_and_methods_that_all_have():
     runs = [r for i, t in enumerate(('amazon', 'nyt')) for m, x in dict(pt=.5, vanilla=.6, bmtpt=.6 + i/10).items() for r in rows(m, [[x]], t)]
     assert ranks(pd.DataFrame(runs))['rank'].to_dict() == dict(bmtpt=1.25, vanilla=1.75, pt=3.)
@@ -98,8 +119,8 @@ REPORT = report(pd.DataFrame(rows('bmtpt', .7 + noise(3, 2)) + rows('pt', .6 + n
 def test_every_format_has_the_same_numbers():
     whole = json.loads(written(REPORT, 'json'))
     assert list(whole) == ['scores', 'ranks', 'comparisons', 'verdicts', 'assumptions'] and len(whole['comparisons']) == 2
-    table = list(csv.DictReader(io.StringIO(written(REPORT, 'csv', 'comparisons'))))
-    assert [float(r['mean']) for r in table] == pytest.approx([r['mean'] for r in whole['comparisons']]) and '2 comparisons, fixed in the file beforehand' in whole['assumptions']
+    said = list(csv.DictReader(io.StringIO(written(REPORT, 'csv', 'comparisons'))))
+    assert [float(r['mean']) for r in said] == pytest.approx([r['mean'] for r in whole['comparisons']]) and '2 comparisons, fixed in the file beforehand' in whole['assumptions']
     short = _short(whole['comparisons'][0]['mean'])
     for format in ('text', 'markdown', 'latex'): assert short in written(REPORT, format, 'comparisons') and 'BMTPT' in written(REPORT, format)
     markdown = written(REPORT, 'markdown', 'scores').splitlines()
