@@ -158,13 +158,14 @@ def bp_sweep(
     p = _arguments('bp_sweep', bp_sweep.__doc__)
     p.add_argument('name', help='of a file in experiments, without .toml; or its path')
     p.add_argument('--out', help='folder of the records; results/NAME unless given')
-    p.add_argument('--dry-run', '--dry_run', action='store_true', help='only list what is left, and how long it will take')
-    p.add_argument('--worker', default='', metavar='I/N', help='do share I of N only, the same on every machine')
+    p.add_argument('--dry-run', '--dry_run', action='store_true', help='only list what is left, and its time')
+    p.add_argument('--worker', default='', metavar='I/N', help='do only share I of N')
     p.add_argument('--workers', type=int, default=1, metavar='N', help='processes on this machine')
-    p.add_argument('--gpus', type=int, metavar='N', help='GPUs that the workers share; of each Slurm job, 1 unless given')
-    p.add_argument('--slurm', type=int, metavar='N', help='submit N jobs to Slurm instead, and return (needs submitit)')
+    p.add_argument('--gpus', type=int, metavar='N', help='that the workers share; of a Slurm job, 1 unless given')
+    p.add_argument('--slurm', type=int, metavar='N', help='submit N jobs to Slurm instead (needs submitit)')
     p.add_argument('--partition', default='', help="of Slurm; its default unless given")
-    p.add_argument('--time', type=int, default=240, metavar='MINUTES', help='of each Slurm job, which is put back into the queue after it')
+    p.add_argument('--time', type=int, default=240, metavar='MINUTES',
+                   help='of each Slurm job, which is then put back into the queue')
     p.add_argument('--cluster', default='slurm', help=argparse.SUPPRESS) # "local", to try --slurm out
     a = p.parse_args(argv)
     with one_sentence('Finished runs are kept; the same command goes on from there.'):
@@ -175,7 +176,7 @@ def bp_sweep(
         jobs = submit(a.name, a.out, a.slurm, a.partition, a.time, 1 if a.gpus is None else a.gpus, a.cluster)
         print(f'{len(jobs)} jobs: {", ".join(j.job_id for j in jobs)}' if jobs else 'nothing is left')
 
-# %% ../nbs/58_cli.ipynb #b8427b98
+# %% ../nbs/58_cli.ipynb #c76a944b
 def _asked(name, out):
     "An experiment or None, and the files of its records"
     from bayes_prompt.experiment import experiment_paths, planned, read_experiment
@@ -185,10 +186,11 @@ def _asked(name, out):
     files = [record for _, record in planned(experiment, folder) if record]
     if not files: raise ValueError(f'no records of {name} in {folder}: bp_sweep {name} makes them')
     if len(files) < len(experiment.configs):
-        print(f'{len(files)} of {len(experiment.configs)} runs are done; bp_sweep {name} makes the others', file=sys.stderr)
+        done = f'{len(files)} of {len(experiment.configs)} runs are done'
+        print(f'{done}; bp_sweep {name} makes the others', file=sys.stderr)
     return experiment, files
 
-# %% ../nbs/58_cli.ipynb #496ad6ab
+# %% ../nbs/58_cli.ipynb #3a2a29c9
 def bp_results(
     argv=None # The command line's words unless given
 ):
@@ -200,8 +202,10 @@ def bp_results(
     p.add_argument('--only', default='', help='one part: scores, ranks, comparisons, verdicts, assumptions')
     p.add_argument('--plot', metavar='FILE', help='write the scores as a forest plot too: .png, .pdf or .svg')
     p.add_argument('--metric', help="another score of the records, as nll; each task's own unless given")
-    p.add_argument('--against', default='', metavar='METHOD', help='compare every method with this one, not what the file fixed')
-    p.add_argument('--draws', type=int, default=500, metavar='N', help='resamples of the test examples; 0 takes them as given')
+    p.add_argument('--against', default='', metavar='METHOD',
+                   help='compare every method with this one, not what the file fixed')
+    p.add_argument('--draws', type=int, default=500, metavar='N',
+                   help='resamples of the test examples; 0 takes them as given')
     a = p.parse_args(argv)
     with one_sentence():
         from bayes_prompt.results import arms, forest, load, written

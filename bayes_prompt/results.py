@@ -51,7 +51,8 @@ def _row(record, target, metric=None):
     row |= {f'cost_{k}': v for k, v in record.get('cost', {}).items()}
     row |= {f'{k}_seconds': record['seconds'][k] for k in ('source', 'target')}
     row |= dict(trainable=record['trainable'], memory=record['peak_memory_mib'])
-    return row | dict(ratio=[h.get('ratio') for h in record['source_history']], predicted_ratio=record['predicted_ratio'])
+    ratio = [h.get('ratio') for h in record['source_history']]
+    return row | dict(ratio=ratio, predicted_ratio=record['predicted_ratio'])
 
 # %% ../nbs/55_results.ipynb #c9e3504c
 def frame(
@@ -71,8 +72,9 @@ def _is_record(obj):
 
 def _check_row(df):
     "`ValueError` where a column that tables and figures need holds something else"
-    kinds = dict.fromkeys(('target', 'method', 'metric'), str) | dict.fromkeys(('seed', 'score', 'n', 'trainable'), Real)
-    kinds |= dict(constant=(Real, type(None))) | ({'source_seed': Real} if 'source_seed' in df else {}) # the oldest have none
+    kinds = dict.fromkeys(('target', 'method', 'metric'), str)
+    kinds |= dict.fromkeys(('seed', 'score', 'n', 'trainable'), Real) | dict(constant=(Real, type(None)))
+    if 'source_seed' in df: kinds |= dict(source_seed=Real) # the oldest have none
     for key, kind in kinds.items():
         for value in df[key]:
             if not isinstance(value, kind): raise ValueError(f'{key} is {str(value)[:80]!r}')
@@ -110,8 +112,8 @@ def _decoded(said, choices):
     "Answers as text: free text as it is, labels by their indices"
     return said if isinstance(said, list) else [choices[int(i)] for i in said.split()]
 
-# %% ../nbs/55_results.ipynb #6f4cf0ef
-_NO_ARM = {'method', 'target', 'targets', 'seed', 'source_seed', 'sources', 'tasks', 'data_dir', 'device', 'engine'}
+# %% ../nbs/55_results.ipynb #0fdaeb90
+_NO_ARM = {'method', 'target', 'seed', 'source_seed', 'tasks', 'data_dir', 'device', 'engine'}
 
 def _config_keys(df):
     "Columns of the configuration: those before the first score"

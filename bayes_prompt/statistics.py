@@ -79,7 +79,7 @@ def resampled(
     if rows.ndim == 1 and apart: return counts @ rows/n # a mean over examples
     return np.array([score(rows, w) for w in counts])
 
-# %% ../nbs/14_statistics.ipynb #59c1569e
+# %% ../nbs/14_statistics.ipynb #0a9bda9f
 def crossed(
     values, # `[S, T]`: target seeds by source seeds
     examples=None, # `[draws]`: the mean of the values on resampled examples, if known
@@ -87,20 +87,22 @@ def crossed(
 )->dict: # mean, low, high, p (that the truth is zero), df, and the variances seed, source, examples
     "Mean of a crossed design with an interval over target seeds, source seeds and test examples"
     d = np.asarray(values, float)
-    levels = d.shape
-    means = d.mean(1), d.mean(0)
-    seed, source = (m.var(ddof=1)/n if n > 1 else 0. for m, n in zip(means, levels))
+    means, levels = (d.mean(1), d.mean(0)), d.shape
+    seed, source = (float(m.var(ddof=1))/n if n > 1 else 0. for m, n in zip(means, levels))
     drawn = 0. if examples is None else float(np.var(examples, ddof=1))
-    v, mean = float(seed + source + drawn), float(d.mean())
+    mean, runs, v = float(d.mean()), seed + source, seed + source + drawn
     out = dict.fromkeys(('low', 'high', 'p', 'df'), float('nan'))
-    out |= dict(mean=mean, seed=float(seed), source=float(source), examples=drawn)
+    out |= dict(mean=mean, seed=seed, source=source, examples=drawn)
     if levels[0] < 2: return out
     if v == 0: return out | dict(low=mean, high=mean, p=float(mean == 0))
     uncertain = sum(x**2/(n - 1) for x, n in zip((seed, source), levels) if n > 1)
-    df = v**2/uncertain if uncertain else np.inf
-    half = float(stats.t.ppf((1 + level)/2, df))*v**.5
-    p = float(2*stats.t.sf(abs(mean)/v**.5, df))
-    return out | dict(low=mean - half, high=mean + half, p=p, df=float(df))
+    def student(v):
+        df = v**2/uncertain if uncertain else np.inf
+        half, p = stats.t.ppf((1 + level)/2, df)*v**.5, 2*stats.t.sf(abs(mean)/v**.5, df)
+        return float(half), float(p), float(df)
+    found = [student(x) for x in (runs, v) if x]
+    (half, _, df), p = max(found), max(p for _, p, _ in found) # the wider interval, the larger p
+    return out | dict(low=mean - half, high=mean + half, p=p, df=df)
 
 # %% ../nbs/14_statistics.ipynb #29d9a1f0
 def mean_ranks(

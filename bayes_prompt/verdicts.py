@@ -17,7 +17,7 @@ from .results import _short, _small, label_of, table
 from .statistics import crossed, holm, mcnemar, mean_ranks, resampled, sign_flip, standardised
 from .tasks import add_tasks
 
-# %% ../nbs/57_verdicts.ipynb #ca989e89
+# %% ../nbs/57_verdicts.ipynb #e0713780
 @lru_cache(8)
 def _test_part(target, style, folder, prefix, part, limit, tasks):
     "What answers are scored against, as far as a run was scored"
@@ -39,15 +39,15 @@ def _examples(row, draws):
     kw, f = dict(choices=data.choices or (t.labels if t.read else ())) | groups, METRICS[row['metric']]
     if abs(f(gold, said, **kw) - row['score']) > 1e-6: return unknown # the data has changed
     right = np.array([p in g if isinstance(g, (list, tuple)) else p == g for g, p in zip(gold, said)])
-    return dict(resampled=resampled(f, gold, said, draws, **kw), right=right if data.choices else None)
+    return dict(resampled=resampled(f, gold, said, draws, **kw), right=right if data.classes else None)
 
 _WHERE = dict(style='t5', data_dir='', add_prefix=True, split='test', limit=0, tasks='')
 
-# %% ../nbs/57_verdicts.ipynb #d91f012c
+# %% ../nbs/57_verdicts.ipynb #ebdefaec
 def with_examples(
     df:pd.DataFrame, # From `load` or `arms`
     draws:int=500, # Resamples of the test examples
-)->pd.DataFrame: # With `resampled`, `[draws]` scores, and `right`, which labels were right; None where unknown
+)->pd.DataFrame: # With `resampled` scores `[draws]`, and `right` labels `[n]`; None where unknown
     "Rows with what their answers say; `table` then has intervals over seeds and test examples"
     return df.assign(**pd.DataFrame([_examples(row, draws) for row in df.to_dict('records')], index=df.index))
 
@@ -175,7 +175,7 @@ def ranks(
     found = pd.DataFrame(dict(rank=mean_ranks(means, not lower), targets=len(means)), index=means.columns)
     return found.sort_values('rank', kind='stable')
 
-# %% ../nbs/57_verdicts.ipynb #2d9702cb
+# %% ../nbs/57_verdicts.ipynb #59f310f5
 _ASSUMES = (
     'Scores are means over target seeds, crossed with source seeds where a method reads sources. '
     '95 % intervals take seeds{examples} as drawn at random, with Student\'s t and Satterthwaite\'s '
@@ -193,7 +193,8 @@ def _assumptions(df, d, fixed):
     some = '' if known == len(df) else f' (not the test examples: {lacks})'
     when = 'fixed in the file beforehand' if fixed else 'chosen without the file'
     one = ' With one source seed they speak of that source stage only.' if (d.source_seeds == 1).any() else ''
-    return _ASSUMES.format(examples=whole + some, family=f'{len(d)} comparisons, {when}', one=one)
+    many = f'{len(d)} comparison{"s" if len(d) > 1 else ""}, {when}'
+    return _ASSUMES.format(examples=whole + some, family=many, one=one)
 
 # %% ../nbs/57_verdicts.ipynb #43e56ba0
 def report(
