@@ -29,12 +29,17 @@ BEFORE = dict(
     hyperdecoder = [10.5961, 10.1452, 8.8826, 7.7149, 6.996, 6.6282],
     finetune = [10.5961, 10.5376, 10.4797, 10.4334, 10.3988, 10.3757])
 
+# and what their defaults were then, where they are others today
+THEN = dict(spot=dict(spot__keys='finished'),
+            attempt=dict(attempt__unit='published', attempt__temperature=1., attempt__lr_attention=0., attempt__start='random'))
+
 @pytest.mark.parametrize('method', BEFORE) # a newer method had no before
 def test_defaults_compute_what_they_did(method, tmp_path):
-    assert run(small(method, target__steps=6), tmp_path)['loss'] == pytest.approx(BEFORE[method], abs=2e-3)
+    assert run(small(method, target__steps=6, **THEN.get(method, {})), tmp_path)['loss'] == pytest.approx(BEFORE[method], abs=2e-3)
 
 OPTIONS = [('attempt', {}, dict(attempt__temperature=2.)), ('attempt', dict(attempt__temperature=2.), dict(attempt__lr_attention=.1)),
-           ('attempt', {}, dict(attempt__start='source')), ('spot', {}, dict(spot__top=2)), ('spot', dict(spot__top=2), dict(spot__keys='early')),
+           ('attempt', {}, dict(attempt__unit='published')), ('attempt', {}, dict(attempt__start='random')),
+           ('spot', {}, dict(spot__top=2)), ('spot', dict(spot__top=2), dict(spot__keys='finished')),
            ('spot', dict(seed=1, spot__top=2), dict(spot__begin='target')), ('mpt', {}, dict(mpt__distill=0.)), ('merge', {}, dict(merge__examples=8)),
            ('hyperdecoder', {}, dict(hyperdecoder__placement='parallel'))]
 
@@ -45,7 +50,9 @@ def test_every_option_changes_the_run(method, base, change, tmp_path):
 
 def test_wrong_options_get_a_sentence(tmp_path):
     for change, message in [(dict(spot__top=3), 'at most all source tasks, 2, got 3'), (dict(spot__top=0), 'at least 1'),
-                            (dict(spot__keys='erly'), "nearest is 'early'"), (dict(attempt__start='random words'), 'no attempt.start')]:
+                            (dict(spot__keys='erly'), "nearest is 'early'"), (dict(attempt__start='random words'), 'no attempt.start'),
+                            (dict(attempt__unit='embedding'), "nearest is 'embeddings'"), (dict(attempt__temperature=0.), 'at least 0.001'),
+                            (dict(attempt__temperature=1e9), 'at most 1000000.0'), (dict(attempt__lr_attention=-1.), 'at least 0')]:
         with pytest.raises(ValueError, match=message): run(small(next(iter(change)).split('__')[0], **change), tmp_path)
 
 def test_spot_spends_no_more_steps_than_others(tmp_path):

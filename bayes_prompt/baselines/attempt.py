@@ -133,7 +133,8 @@ def attention(self:Attempt,
         temperature=option(3., 'Of the attention, in the unit', least=1e-3, most=1e6),
         unit=option('embeddings', 'Of the temperature: the length of a word, or as published, width times e',
                     choices=('embeddings', 'published')),
-        lr_attention=option(1e-4, "Learning rate of the attention; 0 for the prompts' one", least=0, most=1e6),
+        lr_attention=option(1e-4, "Learning rate of the attention; 0 for the prompts' one",
+                            least=0, most=1e6),
         start=option('source', "Where the target's prompt starts: at the first source prompt, or at words",
                      choices=('source', 'random')))
 def train_attempt(ctx, temperature, unit, lr_attention, start):
