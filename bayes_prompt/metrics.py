@@ -75,7 +75,7 @@ def _listed(gold, choices=()):
     if [] in lists:
         i = lists.index([])
         raise ValueError(f'row {i}: expected at least one gold answer, got none; drop or mend that row')
-    known = {_value(c): c for c in choices}
+    known = {_value(c): c for c in reversed(choices)} # the first of words
     return [[_text(a, i, 'gold answer', known) for a in g] for i, g in enumerate(lists)]
 
 # %% ../nbs/13_metrics.ipynb #d2bc83ba
@@ -94,7 +94,7 @@ def _check(gold, pred, choices=(), groups=None, sizes=None):
     if len({*choices}) < len(choices): raise ValueError(f'expected different choices, got {choices}')
     gold = _listed(gold, choices)
     known = {}
-    if not all(isinstance(p, str) for p in pred): known = {_value(a): a for a in choices or [a for g in gold for a in g]}
+    if not all(isinstance(p, str) for p in pred): known = {_value(a): a for a in reversed(choices or [a for g in gold for a in g])}
     pred = [_text(p, i, 'answer', known) for i, p in enumerate(pred)]
     if groups is not None: groups = _check_groups(list(groups), len(pred), sizes)
     return gold, pred, choices, groups
