@@ -35,9 +35,9 @@ def _formatted(value, spec):
     "A value in a format; a CSV file has texts only, so one of a number is formatted as that number"
     try: return format(value, spec)
     except ValueError:
-        if isinstance(value, str) and re.fullmatch(r'\s*-?\d+\s*', value): return format(int(value), spec)
-        if isinstance(value, str) and re.fullmatch(r'\s*-?\d*\.\d+\s*', value): return format(float(value), spec)
-        raise
+        kind = isinstance(value, str) and re.fullmatch(r'-?\d*(\.\d+)?', value.strip())
+        if not kind or not value.strip(' -'): raise
+        return format(float(value) if kind[1] else int(value), spec)
 
 def _filled(template, columns):
     "A template with the values of its columns"
@@ -198,7 +198,22 @@ def _check_grid(task):
         if n <= 1000 and abs(n - round(n)) < 1e-6: continue
         raise ValueError(f'grid: expected a step that divides {lo} to {hi} into at most 1000, got {step}')
 
-_CHECKS = _check_names, _check_hub, _check_templates, _check_leaks, _check_labels, _check_grid
+def _check_metrics(task):
+    "A metric that can score no answer of the task is refused here, not when all is trained"
+    words, plain = task.labels, task.prepare == 'as_is'
+    numbers = all(re.fullmatch(r'-?\d+(\.\d+)?', w) for w in words)
+    needs = dict.fromkeys(('f1', 'f1a'), (not task.grid and len(words) in (0, 2), 'two labels'))
+    questions = 'questions of several rows, prepare = "multirc"'
+    needs |= dict.fromkeys(('f1m', 'multirc_em'), (not plain, questions))
+    needs |= dict.fromkeys(('pearson', 'spearman'), (numbers, 'numbers, grid = [lowest, highest, step]'))
+    for metric in (task.metric, *task.metrics):
+        fits, need = needs.get(metric, (True, ''))
+        if fits: continue
+        got = _short(words or task.grid)
+        raise ValueError(f'metric {metric!r}: expected {need}, got {got}; use another')
+
+_CHECKS = (_check_names, _check_hub, _check_templates, _check_leaks,
+           _check_labels, _check_grid, _check_metrics)
 
 # %% ../nbs/10_tasks.ipynb #795540f6
 @patch
@@ -398,7 +413,8 @@ def wsc_agrees(
 )->bool: # Does the answer mean "yes"?
     """T5's rule: without determiners and case, the words of one are all among those of the other,
     and both or neither are possessive"""
-    a, b = ({*o.lower().split()} - _DETERMINERS or {''} for o in (answer, referent)) # no word is one of its own
+    # a text without words has one empty word
+    a, b = ({*o.lower().split()} - _DETERMINERS or {''} for o in (answer, referent))
     possessive = ["'" in ''.join(words) for words in (a, b)]
     return (a <= b or b <= a) and possessive[0] == possessive[1]
 
@@ -466,7 +482,8 @@ def prepared(self:Task,
     "What is known of a row; `ValueError` for a missing column or a wrong type"
     if isinstance(row, Prepared): return row
     if style not in STYLES: raise unknown('style', style, STYLES)
-    if not hasattr(row, 'keys'): raise ValueError(f'{self.name}: expected a row of columns and values, got {_short(row)}')
+    if not hasattr(row, 'keys'):
+        raise ValueError(f'{self.name}: expected a row of columns and values, got {_short(row)}')
     label = row.get(self.label)
     try: p = PREPARE[self.prepare](row, label, style)
     except KeyError as e: wrong = f'expected the column {e}, got {tuple(row)}'

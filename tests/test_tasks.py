@@ -252,6 +252,16 @@ def test_numbers_of_any_grid(grid, some):
     choices = Task('t', ('text',), grid=grid).choices()
     assert {*some} <= {*choices} and not any(float(c) == 0 and c.startswith('-') for c in choices) and len({*choices}) == len(choices)
 
+@pytest.mark.parametrize('metric,kw,message', [
+    ('f1', dict(labels=('a', 'b', 'c')), 'two labels'), ('f1a', dict(grid=(0, 1, .5)), 'two labels'), ('f1m', dict(labels=('a', 'b')), 'questions of several rows'), ('multirc_em', dict(labels=('a', 'b')), 'prepare = "multirc"'),
+    ('pearson', dict(labels=('bad', 'good')), 'expected numbers, grid'), ('spearman', dict(labels=('bad', 'good')), 'expected numbers')])
+def test_a_metric_that_cannot_score_the_answers_is_refused_at_once(metric, kw, message):
+    for how in (dict(metric=metric), dict(metrics=(metric,))):
+        with pytest.raises(ValueError, match=f"metric '{metric}': .*{message}"): Task('t', ('text',), **kw, **how)
+
+def test_metrics_that_can_are_taken():
+    for m, kw in dict(f1=dict(labels=('a', 'b')), pearson=dict(labels=('1', '2', '3')), spearman=dict(grid=(0, 1, .5)), macro_f1=dict(labels=('a', 'b', 'c')), f1m=dict(labels=('a', 'b'), prepare='multirc'), matthews={}).items(): Task('t', ('text',), metric=m, **kw)
+
 # internals and columns
 
 @pytest.mark.parametrize('name', ['_answers', '_golds', '_train', '_group', '_same', 'answers', 'golds', 'train', 'group', 'same', 'label', 'hidden', 'indexed'])
