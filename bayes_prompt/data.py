@@ -356,8 +356,9 @@ def _labelled(task, files, parts):
     "The same parts, if each has rows, and they have the labels that they need"
     for split, texts in zip(SPLITS, parts):
         if not texts:
-            raise ValueError(f'{task.name}: the split {split!r} has no rows, there are {[len(p) for p in parts]} in '
-                             f'{", ".join(f.name for f in files if f)}: expected at least five rows, or some of each split')
+            have, where = [len(p) for p in parts], ', '.join(f.name for f in files)
+            raise ValueError(f'{task.name}: the split {split!r} has no rows, there are {have} in {where}: '
+                             'expected at least five rows, or some of each split')
         for t in texts:
             if t.wrong and (split != 'train' or t.pair[1] is None): raise t.wrong
     return parts
@@ -431,7 +432,8 @@ def batch_indices(
     seed, # An int or a list of ints
 )->list: # b indices
     "The batch of a step: every epoch is a new permutation, no state is kept"
-    if n < 1 or b < 1: raise ValueError(f'expected at least one example and a batch of at least one, got {n} and {b}')
+    if n < 1 or b < 1:
+        raise ValueError(f'expected at least one example and a batch of at least one, got {n} and {b}')
     seed, out = tuple(np.atleast_1d(seed).tolist()), []
     while len(out) < b:
         epoch, at = divmod(step*b + len(out), n)

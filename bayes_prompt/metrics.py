@@ -93,8 +93,9 @@ def _check(gold, pred, choices=(), groups=None, sizes=None):
     choices = tuple(map(str, choices))
     if len({*choices}) < len(choices): raise ValueError(f'expected different choices, got {choices}')
     gold = _listed(gold, choices)
-    known = {}
-    if not all(isinstance(p, str) for p in pred): known = {_value(a): a for a in reversed(choices or [a for g in gold for a in g])}
+    words = choices or [a for g in gold for a in g]
+    texts = all(isinstance(p, str) for p in pred)
+    known = {} if texts else {_value(a): a for a in reversed(words)}
     pred = [_text(p, i, 'answer', known) for i, p in enumerate(pred)]
     if groups is not None: groups = _check_groups(list(groups), len(pred), sizes)
     return gold, pred, choices, groups
@@ -106,7 +107,7 @@ def _check_groups(groups, n, sizes):
     groups = [tuple(g) if isinstance(g, list) else g for g in groups]
     for i, g in enumerate(groups):
         if not isinstance(g, Hashable):
-            raise ValueError(f'row {i}: expected a text, a number or a pair as the id of its group, got {g!r}')
+            raise ValueError(f'row {i}: expected a text, a number or a pair as id of its group, got {g!r}')
         if g is not None and g != '' and g == g: continue
         raise ValueError(f'row {i}: expected the id of its group, got the empty {g!r}; give every row its id')
     have = Counter(groups)
@@ -311,7 +312,7 @@ _squad_f1 = _mean(lambda g, p: max(_token_f1(a, p) for a in g), same=normalize_a
 _UNSPACED = r'\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}'
 
 def _check_spaces(gold):
-    "BLEU's words are what stands between spaces: without them a text is one word, and scores 0 against itself"
+    "Without spaces a text is one word to BLEU, and scores 0 against itself"
     texts = [a for g in gold for a in g]
     signs, letters = (len(regex.findall(f'[{kind}]', ' '.join(texts))) for kind in (_UNSPACED, r'\p{L}'))
     if 2*signs <= letters: return
