@@ -125,6 +125,7 @@ def seen(begun, a, b, copies):
 # %% ../nbs/24_causal.ipynb #74e9c00e
 class SharedPrefix(Causal):
     "An engine that runs the prompts once"
+    name = 'shared'
     def chunks(self, sizes, m, budget): return like_length(sizes, m, budget)
 
     def begin(self, backbone, prompts, leaves):

@@ -32,7 +32,7 @@ def _row(record, target):
     scores = record['scores'] if first else record['all_scores'][target]
     metric = record['metric'] if first else record['all_metrics'][target]
     validation = record.get('validation') if first else None
-    kept = ('n', 'majority', 'collapsed', 'interval', 'invalid', 'nll', 'brier', 'ece')
+    kept = ('n', 'majority', 'collapsed', 'interval', 'invalid', 'nll', 'brier', 'ece', 'calibrated')
     constant = scores.get('constant', scores['majority'] if metric == 'accuracy' else 0.) # older records lack it
     row |= dict(target=target, metric=metric, score=scores[metric], constant=constant)
     row |= {k: scores.get(k) for k in kept} | dict(validation=validation and validation[metric])

@@ -117,7 +117,7 @@ def make_record(
         peak_memory_mib=round(peak_memory(c.compute.device)),
         train_indices=ctx.indices[c.target.task] if c.target.k else 'all',
         data_from=ctx.data_from, splits=ctx.splits, cut=ctx.cut, **environment(),
-        engine='packed' if ctx.backbone.engine and not weights else 'plain',
+        engine=getattr(ctx.backbone.engine, 'name', 'packed') if ctx.backbone.engine and not weights else 'plain',
         loss=[round(h['loss'], 4) for h in ctx.history],
         source_history=_rounded(ctx.source.history) if ctx.source else [],
         predicted_ratio=_particles(c, ctx.backbone.width),
