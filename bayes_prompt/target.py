@@ -165,7 +165,7 @@ def tune(
         if not some: raise ValueError(f'expected at least one training example of target {task!r}, got none')
     batch = batches(list(examples.values()), options.batch, [[seed, _TARGET]]*len(examples))
     steps = options.steps if steps is None else steps
-    return fit(method, batch, steps, options.optimizer, callbacks=callbacks, key=key)
+    return fit(method, batch, steps, options.optimizer, options.warmup, callbacks, key, options.weight_decay)
 
 # %% ../nbs/31_target.ipynb #c015
 @dataclass
