@@ -5,7 +5,7 @@
 For each cue: the task's metric as it is, and with the labels' own bias taken out by 32 training texts (no labels). `chat` puts the task's cue into the
 model's chat template. No test row is read. Writes `results/bench/cues.json`.
 """
-import argparse, json, os, time
+import argparse, json, os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 from pathlib import Path
 import torch
@@ -31,7 +31,7 @@ def measured(bb, data, cue, rows, texts):
     return dict(score=round(scores[task.metric], 3), calibrated=round(scores['calibrated'], 3), constant=round(scores['constant'], 3), n=len(part))
 
 def main(names, rows, texts, out):
-    bb, file, began = load_backbone('smollm2'), Path(out)/'cues.json', time.perf_counter()
+    bb, file = load_backbone('smollm2'), Path(out)/'cues.json'
     kept = json.loads(file.read_text())['cues'] if names and file.exists() else []
     found = [r for r in kept if r['task'] not in names]
     for task in suite('mini'):
@@ -43,7 +43,7 @@ def main(names, rows, texts, out):
             about = dict(task=task.name, metric=task.metric, cue=cue, chosen=cue == task.cue)
             found.append(about | measured(bb, data, asked, rows, texts))
             print(found[-1], flush=True)
-    about = dict(backbone='smollm2', part='validation', rows=rows, texts=texts, seconds=round(time.perf_counter() - began))
+    about = dict(backbone='smollm2', part='validation', rows=rows, texts=texts)
     write_json(file, dict(environment=environment(), **about, cues=found))
 
 if __name__ == '__main__':
