@@ -100,6 +100,7 @@ def begun(backbone, prompts, leaves):
     "One pass over all prompts"
     from transformers import DynamicCache
     cache, model = DynamicCache(), backbone.model.base_model
+    if not prompts.shape[1]: return Begun([], [], 0, prompts.shape) # no prompt at all
     model(inputs_embeds=prompts.to(backbone.embed.weight.dtype), past_key_values=cache, use_cache=True)
     made = [(layer.keys, layer.values) for layer in cache.layers]
     cut = [tuple(t.detach().requires_grad_(t.requires_grad) for t in kv) for kv in made]
@@ -124,10 +125,11 @@ def seen(begun, a, b, copies):
 # %% ../nbs/24_causal.ipynb #74e9c00e
 class SharedPrefix(Causal):
     "An engine that runs the prompts once"
+    name = 'shared'
     def chunks(self, sizes, m, budget): return like_length(sizes, m, budget)
 
     def begin(self, backbone, prompts, leaves):
-        if isinstance(prompts, PerExample) or not prompts.shape[1]: return prompts
+        if isinstance(prompts, PerExample): return prompts
         if backbone.model.training or any(p.requires_grad for p in backbone.model.parameters()):
             raise ValueError('a shared prompt is for a frozen model in eval mode: '
                              'freeze it, or use engine="plain"')
@@ -181,9 +183,26 @@ class SharedPrefix(Causal):
             logits = torch.cat([logits, rest.logits], 1)
         return -nll(logits, gold).view(s, c)
 
+    def texts(self, backbone, once, examples, chunk, model, **kw):
+        if not isinstance(once, Begun): return super().texts(backbone, once, examples, chunk, model, **kw)
+        out, (_, a, b) = {}, chunk[0]
+        for alike in of_one_length(examples, chunk):
+            ids = put(torch.tensor([examples[i].ids for i, _, _ in alike]), backbone.device)
+            mask = ids.new_ones(len(ids), once.length + ids.shape[1]) # of the prompt too, or its rows hide the text's
+            cache = seen(once, a, b, len(alike))
+            new = model.generate(ids, past_key_values=cache, attention_mask=mask, **kw)[:, ids.shape[1]:]
+            out |= {i: row for (i, _, _), row in zip(alike, new.tolist())}
+        return [out[i] for i, _, _ in chunk]
+
 # %% ../nbs/24_causal.ipynb #183b3830
-_EQUAL = ('llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe gemma phi phi3 gpt2 gpt_neox gpt_bigcode opt bloom falcon '
-          'stablelm olmo olmo2 granite smollm3 cohere biogpt xglm gptj gpt_neo codegen').split()
+_EQUAL = (
+    'apertus arcee bart bert biogpt bitnet bloom codegen cohere cohere2 cwm deepseek_v2 deepseek_v3 '
+    'diffllama dots1 ernie4_5 ernie4_5_moe exaone4 falcon flex_olmo gemma gemma2 gemma3_text glm glm4 '
+    'glm4_moe gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_swa '
+    'granitemoe helium hunyuan_v1_dense hunyuan_v1_moe jais2 jetmoe llama llama4_text mbart minicpm3 '
+    'minimax_m2 ministral ministral3 mistral mixtral mpt nanochat nemotron olmo olmo2 olmo3 olmoe opt '
+    'persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm '
+    'starcoder2 vaultgemma xglm').split()
 
 def _by_length(config):
     "Are positions scaled by the length of an input?"

@@ -267,6 +267,13 @@ def loss_matrix(
         values.append(losses/put(size[task[i]], losses.device))
     return values[0].new_zeros(m*n).index_add(0, torch.cat(cells), torch.cat(values)).view(m, n)
 
+# %% ../nbs/22_engine.ipynb #38a39aaf
+def one_cue(examples):
+    "What all examples were asked with, which choices must follow"
+    cues = {e.cue for e in examples}
+    if len(cues) < 2: return cues.pop() if cues else None
+    raise ValueError(f'expected examples with one cue, got {sorted(map(str, cues))[:3]}: rank each task by itself')
+
 # %% ../nbs/22_engine.ipynb #bc5d7687
 @torch.no_grad()
 def label_scores(
@@ -279,7 +286,8 @@ def label_scores(
     "Log-likelihood of every verbalised label, for every prompt and example"
     if not choices:
         raise ValueError('expected at least one verbalised label, got none; free text is generated')
-    labels, prompts = padded(label_ids(backbone, choices, distinct=True), -100), checked(backbone, prompts)
+    cue, prompts = one_cue(examples), checked(backbone, prompts)
+    labels = padded(label_ids(backbone, choices, distinct=True, cue=cue), -100)
     engine, rows, labels = backbone.engine or PLAIN, labels.numel(), put(labels, backbone.device)
     def f(*chunk): return engine.scores(*chunk, labels)
     def scores():
@@ -315,12 +323,13 @@ def generate(
     if size_of(prompts)[0] != 1:
         raise ValueError(f'free text is generated with one prompt, got {len(prompts)}: use their mean, '
                          'or give choices to rank')
+    engine = backbone.engine if hasattr(backbone.engine, 'texts') else PLAIN
     def f(*chunk):
-        ids = PLAIN.texts(*chunk, model, max_new_tokens=max_new_tokens)
+        ids = engine.texts(*chunk, model, max_new_tokens=max_new_tokens)
         return backbone.tokenizer.batch_decode(ids, skip_special_tokens=True)
     def answers():
-        out = [None]*len(examples)
-        for i, _, texts in through(backbone, prompts, examples, f, PLAIN, budget or 4*backbone.budget, rows=1):
+        out, begun = [None]*len(examples), begin(engine, backbone, prompts)
+        for i, _, texts in through(backbone, begun, examples, f, engine, budget or 4*backbone.budget, rows=1):
             for at, text in zip(i.tolist(), texts): out[at] = text.strip()
         return out
     return within_memory(backbone, answers)

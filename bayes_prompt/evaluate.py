@@ -64,6 +64,7 @@ def evaluate(
     labels=(), # What `read` gives; an answer outside of them is invalid
     max_new_tokens:int=16, # Longest generated answer
     keep=None, # Function that is given the answers
+    prior=None, # Mean probabilities of the choices on other texts, `[C]`; then also `calibrated`, by eq. (1)
     **scoring, # Further arguments of `evaluate_predictions`
 )->dict: # See `evaluate_predictions`
     "Score prompts on a part of a task"
@@ -76,4 +77,7 @@ def evaluate(
     metrics = dict.fromkeys([metric, *(more or _relatives(metric, bool(choices)))])
     scores = evaluate_predictions(golds, answers, list(metrics), choices or labels, **scoring)
     if not choices: return scores
-    return scores | calibration(probabilities, _indices(golds, choices))
+    scores |= calibration(probabilities, _indices(golds, choices))
+    if prior is None: return scores
+    fair = [choices[i] for i in (probabilities/prior.clamp_min(1e-12)).argmax(-1).tolist()]
+    return scores | dict(calibrated=evaluate_predictions(golds, fair, metric, choices, **scoring)[metric])

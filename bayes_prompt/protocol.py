@@ -6,7 +6,7 @@
 __all__ = ['weights_fingerprint', 'weights_of', 'data_fingerprint', 'Ledger', 'Context']
 
 # %% ../nbs/51_protocol.ipynb #ba89a838
-import os, shutil, sys
+import json, os, shutil, sys
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -15,15 +15,15 @@ from time import perf_counter
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .backbone import ASSETS, load_backbone
+from .backbone import ASSETS, cache_folder, load_backbone
 from .callbacks import Checkpoint, Divergence, EarlyStopping, Progress
 from .config import Config
 from .data import few_shot, load_task, task_files
-from .evaluate import evaluate
+from .evaluate import evaluate, label_probabilities
 from .metrics import METRICS
 from .options import methods
 from .packed import pack
-from .prompt import encode, init_prompts
+from .prompt import chat_cue, encode, init_prompts
 from .source import SourcePosterior, learn_posterior, learn_prompts
 from .store import alone, file_fingerprint, fingerprint
 from .target import target_method, tune
@@ -32,20 +32,25 @@ from .tasks import TASKS
 # %% ../nbs/51_protocol.ipynb #833bf749
 # A backbone's files that decide numbers; a licence beside them does not
 _READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin',
-         'tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json')
+         'tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json', 'chat_template*')
+
+def _folder_of(backbone):
+    "Where a backbone's files are; None where they are not on this machine"
+    folder = {'mini': ASSETS/'mini_backbone', 'tiny-t5': ASSETS/'mini_backbone'}.get(backbone, Path(backbone))
+    if backbone == 'smollm2' and not folder.is_dir(): folder = cache_folder()/backbone
+    if folder.is_dir(): return folder
+    from huggingface_hub import try_to_load_from_cache
+    try: config = try_to_load_from_cache(backbone, 'config.json')
+    except ValueError: return None # not a name of the Hub
+    return Path(config).parent if isinstance(config, str) else None
 
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
     backbone:str, # As for `load_backbone`
 )->str: # '' where the files are not on this machine
     "What a backbone's files contain"
-    folder = {'mini': ASSETS/'mini_backbone', 'tiny-t5': ASSETS/'mini_backbone'}.get(backbone, Path(backbone))
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-        try: config = try_to_load_from_cache(backbone, 'config.json')
-        except ValueError: config = None # not a name of the Hub
-        if not isinstance(config, str): return ''
-        folder = Path(config).parent
+    folder = _folder_of(backbone)
+    if folder is None: return ''
     files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
     if not any(f.suffix in ('.safetensors', '.bin') for f in files): return ''
     return fingerprint([(f.name, file_fingerprint(f)) for f in files])
@@ -60,6 +65,15 @@ def weights_of(config:Config)->str:
     _read_backbone.cache_clear() # it is known by its files from now on
     return weights_fingerprint(c.backbone)
 
+# %% ../nbs/51_protocol.ipynb #dfcd0359
+def _cues(config, tasks):
+    "What decides how texts become a decoder's inputs; nothing for an encoder–decoder"
+    folder = _folder_of(config.compute.backbone)
+    try: about = json.loads((folder/'config.json').read_text())
+    except (TypeError, OSError, ValueError): return () # the loader says it better
+    if about.get('is_encoder_decoder'): return ()
+    return config.data.chat, *[TASKS[t].cue for t in tasks]
+
 # %% ../nbs/51_protocol.ipynb #81f9510a
 def data_fingerprint(
     config:Config,
@@ -68,9 +82,9 @@ def data_fingerprint(
     "What the files of some tasks contain, and how their rows become texts"
     d = config.data
     def about(name):
-        told = {k: v for k, v in TASKS[name].differences().items() if k not in ('folder', 'suite', 'about')}
+        told = {k: v for k, v in TASKS[name].differences().items() if k not in ('folder', 'suite', 'about', 'cue')}
         return told, [(f.name, file_fingerprint(f)) for f in task_files(name, d.folder or None)]
-    return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src)
+    return fingerprint([about(t) for t in tasks], d.style, d.prefix, d.max_src, *_cues(config, tasks))
 
 # %% ../nbs/51_protocol.ipynb #66de2e73
 @lru_cache(32)
@@ -171,10 +185,12 @@ class Context:
     )->list: # Of `Example`
         "Token ids; how many texts were cut is noted"
         length, most = self.config.length, self.config.data.max_src or task.max_src
-        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), most, length, task.name))
+        cue = chat_cue(self.backbone, task.cue) if self.config.data.chat else task.cue
+        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), most, length, task.name, cue))
         _check_targets(task.name, pairs, examples)
         room = min(most, self.backbone.max_len - length) if self.backbone.max_len else most
-        cut = round(sum(len(e.ids) >= room for e in examples)/max(len(examples), 1), 3)
+        full = [len(e.ids) >= room if e.cue is None else e.cut for e in examples] # a cue is not counted
+        cut = round(sum(full)/max(len(examples), 1), 3)
         if cut > .5 >= self.cut.get(task.name, 0): _say_cut(task.name, cut, room)
         self.cut[task.name] = cut
         return examples
@@ -332,6 +348,17 @@ def adapt(self:Context,
     "BMTPT from a posterior, prompt tuning from a prompt"
     return self.fit(target_method(self.backbone, start, self.config.target, self.train))
 
+# %% ../nbs/51_protocol.ipynb #b32b5585
+_ENOUGH = 64 # texts
+
+@patch
+def _prior(self:Context, method, task):
+    "Mean probabilities of the labels on training texts, `[C]`"
+    train, choices = self.train[task], self.data[task].choices
+    if not (self.config.data.calibrate and choices): return None
+    some = train[::-(-len(train)//_ENOUGH)]
+    return label_probabilities(method.backbone, method.prompts(), some, choices).mean(0)
+
 # %% ../nbs/51_protocol.ipynb #24866481
 @patch
 def score(self:Context,
@@ -349,4 +376,5 @@ def score(self:Context,
     def keep(said): self.answers[task, part] = said
     return evaluate(
         method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
-        t.read, t.labels if t.read else (), t.max_tgt, keep, **groups)
+        t.read, t.labels if t.read else (), t.max_tgt, keep,
+        self._prior(method, task), **groups)

@@ -123,7 +123,7 @@ def make_record(
         peak_memory_mib=round(peak_memory(c.compute.device)),
         train_indices=ctx.indices[c.target.task] if c.target.k else 'all',
         data_from=ctx.data_from, splits=ctx.splits, cut=ctx.cut, **environment(),
-        engine='packed' if ctx.backbone.engine and not weights else 'plain',
+        engine=getattr(ctx.backbone.engine, 'name', 'packed') if ctx.backbone.engine and not weights else 'plain',
         loss=[round(h['loss'], 4) for h in ctx.history],
         source_history=_rounded(ctx.source.history) if ctx.source else [],
         predicted_ratio=_particles(c, ctx.backbone.width),
@@ -140,7 +140,8 @@ def run(
     "One method on one target with one seed; a run whose record exists is read, an unfinished one is resumed"
     began = perf_counter()
     c, out = make_config(config, **changes), check_out(out)
-    belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights_of(c))
+    weights = weights_of(c) # fetched first: a decoder's data are also its cues
+    belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights)
     path = out/f'{record_name(c, **belongs)}.json'
     running = out/'sources'/'running'/path.stem
     for folder in (out/'prompts', running): folder.mkdir(parents=True, exist_ok=True)

@@ -95,11 +95,13 @@ class Data(Options):
     folder:str = option('', "Folder with the tasks' data; the package or the Hub unless given")
     style:str = option('t5', 'Verbaliser: "t5" words or "attempt" digits', choices='tasks:STYLES')
     prefix:bool = option(True, "Texts begin with the task's name")
+    chat:bool = option(False, "Texts go into the chat template of a decoder-only model")
     max_src:int = option(0, "Input tokens, prompt not counted; 0 for each task's own", least=0)
     part:str = option('test', 'Part that is scored; choose anything with "validation"',
                       choices=('validation', 'test'))
     validate:bool = option(False, 'Score the validation part too')
     limit:int = option(0, 'Score only the first so many examples; 0 for all', least=0)
+    calibrate:bool = option(False, "Also score without the labels' own bias, measured on training texts")
 
 # %% ../nbs/01_settings.ipynb #93a993d2
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ PALETTE = dict(
 # %% ../nbs/06_style.ipynb #71d89eab
 _LOOKS = dict(
     bmtpt=('vermilion', '*'), average=('vermilion', 's'), source=('vermilion', 'd'),
-    pt=('black', 'o'), vanilla=('grey', 'v'),
+    zero=('grey', 'o'), pt=('black', 'o'), vanilla=('grey', 'v'),
     spot=('blue', 'o'), attempt=('purple', 'D'), mpt=('sky', 'P'), merge=('green', 'X'),
     lora=('orange', '^'), adapters=('orange', '<'), bitfit=('orange', '>'),
     hyperformer=('orange', 'h'), hyperdecoder=('orange', 'p'), finetune=('black', 's'))

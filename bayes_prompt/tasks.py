@@ -85,6 +85,7 @@ class Task(Options):
     about:str = option('', 'One line on what is asked')
     folder:str = option('', 'Where the data is: beside the file of tasks')
     file:str = option('', 'The file with the data; <task>.parquet, .jsonl, .csv or .tsv unless given')
+    cue:str = option('\nAnswer:', 'What asks a decoder-only model, after the text or around {text}')
     max_src:int = option(256, 'Tokens of the source, without the prompt', least=1, most=2**20)
     max_tgt:int = option(16, 'Tokens of the target', least=1, most=2**16)
 
@@ -212,7 +213,10 @@ def _check_metrics(task):
         got = _short(words or task.grid)
         raise ValueError(f'metric {metric!r}: expected {need}, got {got}; use another')
 
-_CHECKS = (_check_names, _check_hub, _check_templates, _check_leaks,
+def _check_cue(task):
+    if task.cue.count('{text}') > 1: raise ValueError(f'cue: expected {{text}} at most once, got {task.cue!r}')
+
+_CHECKS = (_check_names, _check_hub, _check_cue, _check_templates, _check_leaks,
            _check_labels, _check_grid, _check_metrics)
 
 # %% ../nbs/10_tasks.ipynb #795540f6

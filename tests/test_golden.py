@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 import pytest, torch
-from bayes_prompt.config import make_config
+from bayes_prompt.config import make_config, told_by
 from bayes_prompt.run import run
 from bayes_prompt.experiment import planned, read_experiment
 
@@ -33,7 +33,8 @@ def test_a_record_can_be_made_again(experiment, target, method, seed, out, threa
     threads(old['threads'])
     new = run(make_config(old['config']), out)
     assert set(old) - {'migrated'} <= set(new)
-    for key in ('config', 'data', 'weights', 'metric', 'train_indices', 'trainable', 'data_from', 'splits', 'cut', 'cost'):
+    assert told_by(new['config']) == told_by(old['config'])   # there are more settings today
+    for key in ('data', 'weights', 'metric', 'train_indices', 'trainable', 'data_from', 'splits', 'cut', 'cost'):
         if key in old: assert new[key] == old[key], key
     for key, value in old['scores'].items():
         assert new['scores'][key] == (value if key in EXACT else pytest.approx(value, abs=1e-5)), key
