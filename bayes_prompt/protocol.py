@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .backbone import ASSETS, load_backbone
-from .callbacks import Checkpoint, EarlyStopping, Progress
+from .callbacks import Checkpoint, Divergence, EarlyStopping, Progress
 from .config import Config
 from .data import few_shot, load_task, task_files
 from .evaluate import evaluate
@@ -270,7 +270,7 @@ def _learn(self:Context, learn, folder, kind):
 def _track(self:Context, file, label, every=25):
     "Callbacks of one training"
     bar = [Progress(label)] if self.progress else []
-    return [*self.loggers(label), Checkpoint(file, every), *bar]
+    return [*self.loggers(label), Checkpoint(file, every), Divergence(label), *bar]
 
 # %% ../nbs/51_protocol.ipynb #ef83fa6d
 @patch
