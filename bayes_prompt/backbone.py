@@ -19,8 +19,8 @@ from .options import choose, nearest
 # %% ../nbs/20_backbone.ipynb #f9635241
 class Scaled:
     "An embedding table whose rows an encoder multiplies beside it, as Pegasus and Marian do; BART does so within"
-    def __init__(self, table, scale): self.table, self.scale = table, scale
-    def __call__(self, ids): return self.table(ids)*self.scale
+    def __init__(self, table, scale): self.table, self.embed_scale = table, scale
+    def __call__(self, ids): return self.table(ids)*self.embed_scale
     def __getattr__(self, name): return getattr(self.table, name)
 
 def _positions(config, side):

@@ -6,7 +6,9 @@ from bayes_prompt.backbone import load_backbone
 from bayes_prompt.engine import decoder_inputs, generate, label_scores, loss_and_grad, loss_matrix, prompt_losses
 from bayes_prompt.packed import pack
 from bayes_prompt.prompt import encode, init_prompts, label_ids
-from families import FAMILIES, OF_BART, OF_T5, SCALE, TEXT, make_folder, make_model, set_config, set_json, write_tokenizer
+from bayes_prompt.settings import Target
+from bayes_prompt.target import sigma_of
+from families import FAMILIES, OF_BART, OF_T5, SCALE, make_folder, set_config, set_json, write_tokenizer, write_vocabulary
 
 pytestmark = pytest.mark.filterwarnings('ignore:Recommended')   # sacremoses, of Marian
 PAIRS = [('review: the acting is good', 'positive'), ('a flat and lifeless movie', 'not at all'), ('who wrote it ?', 'nobody knows')]
@@ -114,6 +116,12 @@ def test_marian_never_writes_padding(folder, copy):
     set_json(d/'generation_config.json', bad_words_ids=[[pad]])
     assert all(answers())
 
+@pytest.mark.parametrize('name', ['t5', 'pegasus', 'mbart'])
+def test_the_unit_of_a_prior_is_the_size_of_embedded_tokens(folder, name):
+    b = load_backbone(folder(name))
+    every = b.embed(torch.arange(b.embed.num_embeddings))
+    close(torch.tensor(sigma_of(b, every[None, :2], Target(unit='embeddings', sigma=1.))), every.square().mean().sqrt(), 1e-5)
+
 # ---- forms of a tokenizer
 
 TEXTS = ['a warm , funny film', '  two  spaces and\nnewline', 'Yes', 'yes', 'ünï']
@@ -159,7 +167,7 @@ def test_a_tokenizer_without_a_class(folder, copy, name):
 
 # ---- forms of weights
 
-def shards(d, model, f=lambda w: w):
+def shards(d, model):
     (d/'model.safetensors').unlink()
     model.save_pretrained(d, max_shard_size='8KB')
     assert len(list(d.glob('model-*.safetensors'))) > 2
@@ -439,7 +447,6 @@ def test_the_language_of_targets_is_the_texts_unless_it_is_set(folder, name):
 
 def test_languages_that_are_missing_never_pass(folder, copy):
     "Of NLLB's sentencepiece.bpe.model alone, transformers makes a tokenizer that knows none"
-    from families import write_vocabulary
     d = copy('nllb', 'token*')
     write_vocabulary('nllb', d)
     (d/'tokenizer_config.json').write_text('{"tokenizer_class": "NllbTokenizer"}')
