@@ -18,7 +18,7 @@ from .options import choose, nearest
 
 # %% ../nbs/20_backbone.ipynb #f9635241
 class Scaled:
-    "An embedding table whose rows an encoder multiplies beside it, as Pegasus and Marian do; BART does so within"
+    "A table whose rows an encoder multiplies beside it, as Pegasus and Marian do; BART does so within"
     def __init__(self, table, scale): self.table, self.embed_scale = table, scale
     def __call__(self, ids): return self.table(ids)*self.embed_scale
     def __getattr__(self, name): return getattr(self.table, name)
@@ -155,20 +155,21 @@ def _read_as(model):
 def _check_weights(src, model, info):
     "`ValueError` where weights would be random, a warning where some are left over"
     if getattr(model, '_hf_peft_config_loaded', False):
-        raise ValueError(f'the folder {str(src)!r} has an adapter beside its weights (adapter_config.json): expected a '
-                         'model alone; merge it, merge_and_unload() in PEFT, and save what comes')
+        raise ValueError(f'the folder {str(src)!r} has an adapter beside its weights (adapter_config.json): '
+                         'expected a model alone; merge it, merge_and_unload() in PEFT, and save what comes')
     names = [k for k, _ in (*model.named_parameters(), *model.named_buffers())] # of tied weights the first one
     missing = [k for k in names if k in info['missing_keys']] + ['lm_head.weight']*_head_is_missing(src, model)
     mismatched, unexpected = sorted(k for k, *_ in info['mismatched_keys']), sorted(info['unexpected_keys'])
     kinds = dict(missing=missing, mismatched=mismatched, unexpected=unexpected)
     said = '; '.join(f'{len(keys)} {kind} ({_few(keys)})' for kind, keys in kinds.items() if keys)
     if missing or mismatched:
-        raise ValueError(f'the checkpoint {str(src)!r}{_read_as(model)} does not fill the model, and what it lacks '
-                         f'would be random; weights: {said}; save it again with the names that transformers gives')
+        raise ValueError(f'the checkpoint {str(src)!r}{_read_as(model)} does not fill the model, and what it '
+                         f'lacks would be random; weights: {said}; save it again with the names that '
+                         'transformers gives')
     broken = [k for k, w in model.named_parameters() if not w.sum().isfinite()]
     if broken:
-        raise ValueError(f'the checkpoint {str(src)!r} has weights that are no finite numbers, {len(broken)} '
-                         f'({_few(broken)}): save or fetch it again')
+        raise ValueError(f'the checkpoint {str(src)!r} has weights that are no finite numbers, '
+                         f'{len(broken)} ({_few(broken)}): save or fetch it again')
     if said: warnings.warn(f'the checkpoint {str(src)!r} has weights that this model does not use: {said}')
 
 # %% ../nbs/20_backbone.ipynb #9eb0c735
@@ -184,7 +185,8 @@ def _lack(src):
     heads = dict(_heads(Path(src)))
     pointers = [n for n, head in heads.items() if head.startswith(b'version https://git-lfs')]
     empty = [n for n, head in heads.items() if not head]
-    weights = [n for n in heads if n.startswith(('model', 'pytorch_model')) and n.endswith(('.safetensors', '.bin'))]
+    named = [n for n in heads if n.startswith(('model', 'pytorch_model'))]
+    weights = [n for n in named if n.endswith(('.safetensors', '.bin'))]
     others = [n for n in heads if n.endswith(('.h5', '.msgpack', '.ot', '.ckpt', '.gguf'))]
     if pointers: return f'Only a pointer of Git LFS is there, run git lfs pull: {_few(pointers)}. '
     if empty: return f'Empty: {_few(empty)}. '
@@ -192,9 +194,10 @@ def _lack(src):
         return 'It holds an adapter of PEFT: name the model that it was trained on. '
     if 'config.json' not in heads: return 'It has no config.json. '
     if any('-of-' in n for n in weights) and not any(n.endswith('.index.json') for n in heads):
-        return 'It has parts of weights without the index that names them, such as model.safetensors.index.json. '
+        return 'It has parts of weights without the index that names them (model.safetensors.index.json). '
     if weights: return ''
-    return f'It has no weights of PyTorch, model.safetensors or pytorch_model.bin{"; only "*bool(others)}{_few(others)}. '
+    only = f'; only {_few(others)}' if others else ''
+    return f'It has no weights of PyTorch, model.safetensors or pytorch_model.bin{only}. '
 
 # %% ../nbs/20_backbone.ipynb #61ceef85
 def _complete(tok, config):
@@ -202,7 +205,8 @@ def _complete(tok, config):
     if tok.sep_token_id is not None: return
     for kind in ('bos_token', 'eos_token', 'pad_token'):
         at = getattr(config, f'{kind}_id', None)
-        if getattr(tok, kind) is None and isinstance(at, int): setattr(tok, kind, tok.convert_ids_to_tokens(at))
+        unset = getattr(tok, kind) is None and isinstance(at, int)
+        if unset: setattr(tok, kind, tok.convert_ids_to_tokens(at))
 
 def _other_end(tok, config):
     "Does a tokenizer end texts with a token that the model does not end with?"
@@ -212,24 +216,27 @@ def _other_end(tok, config):
 
 def _check_tokenizer(src, tok, model):
     "`ValueError` where the tokenizer knows no words, or more than the model"
-    vocab, rows, around = tok.get_vocab(), model.get_input_embeddings().num_embeddings, tok('')['input_ids']
+    vocab, rows = tok.get_vocab(), model.get_input_embeddings().num_embeddings
+    around = tok('')['input_ids'] # an end, a language
     if len(set(vocab) - set(tok.get_added_vocab()) - set(tok.all_special_tokens)) < 4:
         raise ValueError(f'the folder {str(src)!r} is not a whole {_kind(model.config)} with its tokenizer: '
-                         f'save or fetch it again. {_lack(src)}Its tokenizer knows no words: the files of it are missing')
+                         f'save or fetch it again. {_lack(src)}Its tokenizer knows no words: the files of it '
+                         'are missing')
     if (last := max(*vocab.values(), *around)) >= rows:
-        raise ValueError(f'the tokenizer of {str(src)!r} has ids up to {last}, and the model an embedding table of '
-                         f'{rows} rows: they do not belong together, save or fetch both again')
+        raise ValueError(f'the tokenizer of {str(src)!r} has ids up to {last}, and the model an embedding '
+                         f'table of {rows} rows: they do not belong together, save or fetch both again')
     if hasattr(tok, 'src_lang') and tok.unk_token_id in around:
-        raise ValueError(f'the tokenizer of {str(src)!r} does not know the language {tok.src_lang!r} that it puts '
-                         'beside a text: save it with its tokenizer.json, or set src_lang in tokenizer_config.json')
+        raise ValueError(f'the tokenizer of {str(src)!r} does not know the language {tok.src_lang!r} that it '
+                         'puts beside a text: save it with its tokenizer.json, or set src_lang in '
+                         'tokenizer_config.json')
     if tok.eos_token_id is None and tok.sep_token_id is None:
         raise ValueError(f'the tokenizer of {str(src)!r} has no token that ends a text: set eos_token in its '
                          'tokenizer_config.json')
     other = _other_end(tok, model.config)
     if model.config.is_encoder_decoder and (other or rows - last > max(1000, rows/5)):
         ends = f' and ends texts with {tok.eos_token_id}, not {model.config.eos_token_id}'*other
-        warnings.warn(f'the tokenizer of {str(src)!r} has ids up to {last}{ends}, and the model a table of {rows} rows: '
-                      'make sure that they belong together')
+        warnings.warn(f'the tokenizer of {str(src)!r} has ids up to {last}{ends}, and the model a table of '
+                      f'{rows} rows: make sure that they belong together')
 
 # %% ../nbs/20_backbone.ipynb #ff4540eb
 def _answers(name):
@@ -259,11 +266,13 @@ def _check_encoder(name, model):
     ids = torch.tensor([[i for i in range(9) if i != pad]]) % embed.num_embeddings
     both, mask = (dict(input_ids=ids), dict(inputs_embeds=embed(ids))), torch.ones_like(ids)
     try: want, got = [encoder(attention_mask=mask, **x).last_hidden_state for x in both]
-    except Exception as e: got, why = None, textwrap.shorten(str(e), 100) # whatever a model of another kind provokes
-    else: why = f'the states of its encoder differ by {_far(want, got):.1g} standard deviations'
-    if got is None or not _far(want, got) < 1e-3:
-        raise ValueError(f'backbone {name!r}: a model of type {model.config.model_type!r} reads embeddings in another '
-                         f'way than tokens, so no prompt can stand in front of its input ({why})')
+    except Exception as e: far, why = 1, textwrap.shorten(str(e), 100) # whatever another kind of model provokes
+    else:
+        far = _far(want, got)
+        why = f'the states of its encoder differ by {far:.1g} standard deviations'
+    if not far < 1e-3:
+        raise ValueError(f'backbone {name!r}: a model of type {model.config.model_type!r} reads embeddings in '
+                         f'another way than tokens, so no prompt can stand in front of its input ({why})')
 
 @torch.no_grad()
 def _check_embeddings(name, model):
@@ -277,12 +286,13 @@ def _check_embeddings(name, model):
     got = [model(inputs_embeds=embed(ids[:, :n]), **once).logits for n in (6, 4)]
     far = max(_far(want, got[0]), _far(want[:, :4], got[1]))
     if not far < 1e-3:
-        raise ValueError(f'backbone {name!r}: a model of type {kind!r} reads embeddings in another way than tokens, '
-                         f'or looks ahead (logits differ by {far:.1g} standard deviations), so no prompt can stand in front of its input')
+        raise ValueError(f'backbone {name!r}: a model of type {kind!r} reads embeddings in another way than '
+                         f'tokens, or looks ahead (logits differ by {far:.1g} standard deviations), so no '
+                         'prompt can stand in front of its input')
 
 # %% ../nbs/20_backbone.ipynb #e6c0ab3f
 _PLAIN = {'weights_only': 'the file is damaged, or holds Python objects, which are never run',
-          'Meta tensors': 'a weight that may be tied to another, such as lm_head.weight, has another shape than that'}
+          'Meta tensors': 'a weight that may be tied, such as lm_head.weight, has another shape than the table'}
 
 def _part(name, src, part, config, read):
     "What `read` gives; `ValueError` on whatever a damaged folder provokes in it"
@@ -291,23 +301,24 @@ def _part(name, src, part, config, read):
         words = str(e).replace(str(src), '…') or type(e).__name__
         said = next((plain for odd, plain in _PLAIN.items() if odd in words), textwrap.shorten(words, 150))
         if Path(src).is_dir():
-            raise ValueError(f'the folder {str(src)!r} is not a whole {_kind(config)} with its tokenizer: save or '
-                             f'fetch it again. {_lack(src)}The loader of its {part} said: {said}') from None
-        raise ValueError(f'backbone {name!r} is not here and could not be fetched; download it once where there is '
-                         f'network, or name a local folder. The loader of its {part} said: {said}') from None
+            raise ValueError(f'the folder {str(src)!r} is not a whole {_kind(config)} with its tokenizer: save '
+                             f'or fetch it again. {_lack(src)}The loader of its {part} said: {said}') from None
+        raise ValueError(f'backbone {name!r} is not here and could not be fetched; download it once where '
+                         'there is network, or name a local folder. '
+                         f'The loader of its {part} said: {said}') from None
 
 # %% ../nbs/20_backbone.ipynb #188638a9
 def _class(name, config):
     "The transformers class that reads a configuration; `ValueError` where there is none"
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
     if getattr(config, 'quantization_config', None):
-        raise ValueError(f'backbone {name!r} has quantised weights: expected plain ones, as a prompt is trained through '
-                         'them; save it dequantised, or take the model it was made of')
+        raise ValueError(f'backbone {name!r} has quantised weights: expected plain ones, as a prompt is '
+                         'trained through them; save it dequantised, or take the model it was made of')
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if type(config) in auto._model_mapping: return auto
     wrote = (getattr(config, 'architectures', None) or [config.model_type])[0]
-    raise ValueError(f'backbone {name!r} is a {wrote}: expected an encoder–decoder that reads and writes text, such as a '
-                     'T5ForConditionalGeneration, or a decoder alone')
+    raise ValueError(f'backbone {name!r} is a {wrote}: expected an encoder–decoder that reads and writes text, '
+                     'such as a T5ForConditionalGeneration, or a decoder alone')
 
 def _tokenizer(src, config, here):
     "The tokenizer; of a `spiece.model` also where transformers names no class for its kind (UMT5, LongT5)"
@@ -315,9 +326,10 @@ def _tokenizer(src, config, here):
     def read(**kw):
         try: return AutoTokenizer.from_pretrained(src, **kw, **here)
         except Exception:
-            kin = [k for word, k in (('t5', T5Tokenizer), ('pegasus', PegasusTokenizer)) if word in config.model_type]
-            if not kin: raise
-            return kin[0].from_pretrained(src, **kw, **here)
+            kind = config.model_type
+            kin = T5Tokenizer if 't5' in kind else PegasusTokenizer if 'pegasus' in kind else None
+            if kin is None: raise
+            return kin.from_pretrained(src, **kw, **here)
     tok, rows = read(), getattr(config, 'vocab_size', None)
     sentinel = tok.get_vocab().get('<extra_id_0>', -1)
     return read(extra_ids=0) if rows and sentinel >= rows else tok # mT5 has none, and transformers adds 100

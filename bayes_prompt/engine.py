@@ -143,7 +143,7 @@ class EncoderDecoder:
         out = backbone.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=dec)
         return -nll(out.logits, labels.repeat(len(h), 1)).view(-1, len(chunk), c).transpose(0, 1).flatten(0, 1)
 
-    def texts(self, backbone, prompts, examples, chunk, model, max_new_tokens): # ids of new tokens; the model generates greedily
+    def texts(self, backbone, prompts, examples, chunk, model, max_new_tokens): # ids; the model is greedy
         emb, mask = self.joined(backbone, prompts, examples, chunk)
         most = min(max_new_tokens, backbone.max_target or max_new_tokens)
         ids = model.generate(inputs_embeds=emb, attention_mask=mask, max_new_tokens=most)

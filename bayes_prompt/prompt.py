@@ -78,19 +78,21 @@ class Example:
 # %% ../nbs/21_prompt.ipynb #00f992e2
 def _framed(backbone, text):
     "Ids of a target as the model's tokenizer makes them; `ValueError` where it lacks the language"
-    tok, name = backbone.tokenizer, backbone.name
-    try: ids = tok(text_target=text)['input_ids']
-    except KeyError: ids = [None]
-    if None not in ids and not (hasattr(tok, 'tgt_lang') and tok.unk_token_id in (ids[0], ids[-1])): return ids
-    raise ValueError(f'backbone {name!r} writes in a language that its tokenizer is told, got {tok.tgt_lang!r}: set '
-                     'tgt_lang in its tokenizer_config.json, or backbone.tokenizer.tgt_lang, to one that it knows')
+    tok = backbone.tokenizer
+    if not hasattr(tok, 'tgt_lang'): return tok(text_target=text)['input_ids']
+    try: around, ids = [tok(text_target=t)['input_ids'] for t in ('', text)]
+    except KeyError: around = [None]
+    if not {None, tok.unk_token_id} & {*around}: return ids
+    raise ValueError(f'backbone {backbone.name!r} writes in a language that its tokenizer is told, got '
+                     f'{tok.tgt_lang!r}: set tgt_lang in its tokenizer_config.json, or '
+                     'backbone.tokenizer.tgt_lang, to one that it knows')
 
 def _check_length(backbone, ids):
     "`ValueError` where a target has more tokens than the decoder positions"
     most, long = backbone.max_target, max(ids, key=lambda t: len(ids[t]), default='')
     if most and ids and len(ids[long]) > most:
-        raise ValueError(f'the target {textwrap.shorten(long, 60)!r} has {len(ids[long])} tokens, and backbone '
-                         f'{backbone.name!r} writes at most {most}: use a shorter one')
+        raise ValueError(f'the target {textwrap.shorten(long, 60)!r} has {len(ids[long])} tokens, and '
+                         f'backbone {backbone.name!r} writes at most {most}: use a shorter one')
 
 # %% ../nbs/21_prompt.ipynb #da7453fe
 def end_token(tok):
@@ -156,7 +158,10 @@ def _read_texts(backbone, texts, room):
     "Ids of texts as an encoder reads them, and which were cut"
     read = backbone.tokenizer(texts, truncation=True, max_length=room, return_attention_mask=False)
     if read.encodings: cut = [bool(e.overflowing) for e in read.encodings]
-    else: cut = [len(i) >= room and len(backbone.tokenizer(t)['input_ids']) > room for i, t in zip(read['input_ids'], texts)]
+    else: # a tokenizer in Python does not say
+        full = [t for t, i in zip(texts, read['input_ids']) if len(i) >= room]
+        longer = {t for t in full if len(backbone.tokenizer(t)['input_ids']) > room}
+        cut = [t in longer for t in texts]
     return map(tuple, read['input_ids']), cut
 
 # %% ../nbs/21_prompt.ipynb #01e80cc8

@@ -435,6 +435,10 @@ def test_a_language_of_targets_is_asked_for(folder, copy):
     assert list(e.ids) == tok('a film')['input_ids'] and list(e.labels) == tok(text_target='good')['input_ids']
     assert e.labels[0] == tok.get_lang_id('fr') and e.ids[0] == tok.get_lang_id('de')
 
+def test_a_word_that_a_translator_lacks_is_no_language(folder):
+    b = load_backbone(folder('mbart'))
+    assert b.tokenizer.unk_token_id in label_ids(b, ['да'])[0]
+
 @pytest.mark.parametrize('name', ['nllb', 'mbart50'])
 def test_the_language_of_targets_is_the_texts_unless_it_is_set(folder, name):
     b = load_backbone(folder(name))
