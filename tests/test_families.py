@@ -298,6 +298,11 @@ def wrapped(d):
     model = get_peft_model(load_backbone(d).model, LoraConfig(task_type='SEQ_2_SEQ_LM', r=2, target_modules=['q', 'v']))
     save_file({k: v.clone() for k, v in model.state_dict().items()}, d/'model.safetensors', {'format': 'pt'})
 
+def own_code(d):
+    "Which transformers would ask about on the terminal"
+    set_config(d, model_type='mine', auto_map={'AutoConfig': 'mine.Config', 'AutoModelForSeq2SeqLM': 'mine.Model'})
+    (d/'mine.py').write_text('import os\nos.system("touch /tmp/bayes_prompt_was_run")\n')
+
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 9\n'
 DAMAGED = dict(
     no_configuration=(without('config.json'), 'It has no config.json'), no_weights=(without('model*'), 'It has no weights of PyTorch'), no_vocabulary=(without('spiece.model'), 'knows no words'),
@@ -315,6 +320,8 @@ DAMAGED = dict(
     a_shape=(lambda d: set_config(d, d_ff=40), 'mismatched (decoder.block.0.layer.2.DenseReluDense.wi.weight'), rows=(lambda d: set_config(d, vocab_size=240), 'mismatched (', 'shared.weight'),
     layers=(lambda d: set_config(d, num_layers=3), 'missing (encoder.block.2'), no_numbers=(lambda d: rewritten(d, lambda w: w | {'shared.weight': w['shared.weight']*torch.nan}), 'no finite numbers'),
     quantised=(lambda d: set_config(d, quantization_config=dict(quant_method='bitsandbytes', load_in_4bit=True)), 'quantised weights'),
+    no_start=(lambda d: set_config(d, decoder_start_token_id=None), 'set decoder_start_token_id and pad_token_id'), no_padding=(lambda d: set_config(d, pad_token_id=None), 'set decoder_start_token_id and pad_token_id'),
+    half=(lambda d: set_config(d, is_encoder_decoder=False), 'is_encoder_decoder is false'), own_code=(own_code, 'The loader of its configuration said'),
     adapter=(adapter, 'an adapter beside its weights'), adapter_alone=(lambda d: [adapter(d), without('model*', 'config.json')(d)], 'It holds an adapter of PEFT'),
     added=(lambda d: set_json(d/'tokenizer_config.json', additional_special_tokens=[f'<{i}>' for i in range(9)] + [f'<extra_id_{i}>' for i in range(100)]), 'embedding table of 168 rows'))
 
