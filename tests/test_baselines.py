@@ -33,6 +33,8 @@ BEFORE = dict(
 THEN = {m.name: {'target.lr_weights': 1e-3} for m in methods().values() if m.trains == 'weights'}
 THEN['finetune'] = {'target.lr_weights': 1e-4}
 THEN['hyperdecoder'] |= {'hyperdecoder.placement': 'sequential'}
+THEN['spot'] = {'spot.keys': 'finished'}
+THEN['attempt'] = {'attempt.unit': 'published', 'attempt.temperature': 1., 'attempt.lr_attention': 0., 'attempt.start': 'random'}
 
 @pytest.mark.parametrize('method', BEFORE) # a newer method had no before
 def test_methods_compute_what_they_did(method, tmp_path):
@@ -40,7 +42,8 @@ def test_methods_compute_what_they_did(method, tmp_path):
     assert run(config, tmp_path)['loss'] == pytest.approx(BEFORE[method], abs=2e-3)
 
 OPTIONS = [('attempt', {}, dict(attempt__temperature=2.)), ('attempt', dict(attempt__temperature=2.), dict(attempt__lr_attention=.1)),
-           ('attempt', {}, dict(attempt__start='source')), ('spot', {}, dict(spot__top=2)), ('spot', dict(spot__top=2), dict(spot__keys='early')),
+           ('attempt', {}, dict(attempt__unit='published')), ('attempt', {}, dict(attempt__start='random')),
+           ('spot', {}, dict(spot__top=2)), ('spot', dict(spot__top=2), dict(spot__keys='finished')),
            ('spot', dict(seed=1, spot__top=2), dict(spot__begin='target')), ('mpt', {}, dict(mpt__distill=0.)),
            ('mpt', {}, dict(mpt__hidden=0.)), ('mpt', {}, dict(mpt__temperature=4.)), ('mpt', {}, dict(mpt__lr=.1)), ('mpt', {}, dict(mpt__lr_low=.1)),
            ('merge', {}, dict(merge__examples=8)),
@@ -53,7 +56,9 @@ def test_every_option_changes_the_run(method, base, change, tmp_path):
 
 def test_wrong_options_get_a_sentence(tmp_path):
     for change, message in [(dict(spot__top=3), 'at most all source tasks, 2, got 3'), (dict(spot__top=0), 'at least 1'),
-                            (dict(spot__keys='erly'), "nearest is 'early'"), (dict(attempt__start='random words'), 'no attempt.start')]:
+                            (dict(spot__keys='erly'), "nearest is 'early'"), (dict(attempt__start='random words'), 'no attempt.start'),
+                            (dict(attempt__unit='embedding'), "nearest is 'embeddings'"), (dict(attempt__temperature=0.), 'at least 0.001'),
+                            (dict(attempt__temperature=1e9), 'at most 1000000.0'), (dict(attempt__lr_attention=-1.), 'at least 0')]:
         with pytest.raises(ValueError, match=message): run(small(next(iter(change)).split('__')[0], **change), tmp_path)
 
 def test_spot_spends_no_more_steps_than_others(tmp_path):

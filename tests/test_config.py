@@ -12,7 +12,7 @@ def test_short_names_are_keys():
     assert set(SHORT.values()) <= keys and len(keys) == len(Config.described())
 
 @pytest.mark.parametrize('changes', [dict(target='spam', k=4, sources=['movie']), dict(method='spot', top=2), {'source.svgd.kernel': 'imq', 'optimizer': 'sgd'}, dict(source=dict(svgd=dict(repulsion=0.)), noise=False),
-                                     dict(targets=['context'], decompose=False), dict(method='mpt', distill=0.), {'attempt.temperature': 3., 'method': 'attempt'}])
+                                     dict(targets=['context'], decompose=False), dict(method='mpt', distill=0.), {'attempt.temperature': 4., 'method': 'attempt'}])
 def test_round_trips(changes):
     c = make_config(changes)
     assert make_config(c.differences()) == c == make_config(as_record(c)) == make_config(flat(as_record(c)))
