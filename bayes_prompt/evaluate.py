@@ -41,6 +41,15 @@ def _relatives(metric, ranked):
     if metric in ('pearson', 'spearman'): return ['pearson', 'spearman']
     return ['accuracy', 'macro_f1', 'matthews'] if ranked else []
 
+# %% ../nbs/28_evaluate.ipynb #360ac878
+def _indices(golds, choices):
+    "Where each gold answer stands among the choices"
+    at = {c: i for i, c in enumerate(choices)}
+    firsts = [g if isinstance(g, str) else g[0] for g in golds]
+    for i, g in enumerate(firsts):
+        if g not in at: raise ValueError(f'row {i}: expected one of the choices as gold answer, got {g!r}; mend that row')
+    return [at[g] for g in firsts]
+
 # %% ../nbs/28_evaluate.ipynb #d829a217
 def evaluate(
     backbone:Backbone,
@@ -51,7 +60,7 @@ def evaluate(
     metric:str='accuracy', # The headline metric
     more=None, # Further metrics; the usual relatives of the headline unless given
     golds=None, # For each pair all that is right, if that is not its target alone
-    read=None, # (answer, target) -> label, where an answer in free text stands for one
+    read=None, # (answer, target) -> label, where an answer in free text stands for one; a ranked one is a label
     labels=(), # What `read` gives; an answer outside of them is invalid
     max_new_tokens:int=16, # Longest generated answer
     keep=None, # Function that is given the answers
@@ -64,12 +73,11 @@ def evaluate(
     if choices: answers = [choices[i] for i in probabilities.argmax(-1).tolist()]
     else: answers = predict(backbone, prompts, examples, max_new_tokens=max_new_tokens)
     if keep: keep(answers)
-    if read: answers = [read(a, target) for a, (_, target) in zip(answers, pairs)]
+    if read and not choices: answers = [read(a, target) for a, (_, target) in zip(answers, pairs)]
     metrics = dict.fromkeys([metric, *(more or _relatives(metric, bool(choices)))])
     scores = evaluate_predictions(golds, answers, list(metrics), choices or labels, **scoring)
     if not choices: return scores
-    right = [choices.index(g if isinstance(g, str) else g[0]) for g in golds]
-    scores |= calibration(probabilities, right)
+    scores |= calibration(probabilities, _indices(golds, choices))
     if prior is None: return scores
     fair = [choices[i] for i in (probabilities/prior.clamp_min(1e-12)).argmax(-1).tolist()]
     return scores | dict(calibrated=evaluate_predictions(golds, fair, metric, choices, **scoring)[metric])

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
 from numbers import Real
-from typing import Callable
+from typing import Callable, Hashable
 import numpy as np, regex
 from scipy import stats
 from sklearn.metrics import brier_score_loss, f1_score, log_loss, matthews_corrcoef
@@ -40,45 +40,74 @@ class Metric:
     )->tuple: # (score, answer); (None, None) for generated text
         "What one answer to everything scores at best"
         if not self.tries: return None, None
-        gold, choices = _listed(gold), tuple(map(str, choices))
+        choices = tuple(map(str, choices))
+        gold = _listed(gold, choices)
         def score(answer): return self(gold, [answer]*len(gold), choices, groups, sizes)
         scores = {answer: score(answer) for answer in self.tries(gold, choices)}
         best = max(scores, key=scores.get)
         return scores[best], best
 
 # %% ../nbs/13_metrics.ipynb #c60dccf8
-def _text(x, i, what):
-    "An answer as text"
-    if isinstance(x, str): return x
-    if isinstance(x, np.generic): x = x.item()
-    if isinstance(x, (str, Real)): return str(x)
-    raise ValueError(f'row {i}: expected a text as {what}, got {x!r}; give every row one')
+def _number(text):
+    "A finite number, or None"
+    try: x = float(text)
+    except ValueError: return None
+    return x if np.isfinite(x) else None
 
-def _listed(gold):
+def _value(x):
+    "The number or truth value that something is or says, if any"
+    word = str(x).casefold()
+    return word if word in ('true', 'false') else _number(word)
+
+def _text(x, i, what, known):
+    "An answer as text; `known` says what numbers and truth values are called, and is empty if anything goes"
+    if isinstance(x, str): return str(x)
+    value = _value(x) if isinstance(x, (Real, np.bool_)) else None
+    if value is None: raise ValueError(f'row {i}: expected a text as {what}, got {x!r}; give every row one')
+    beside = isinstance(value, float) and any(isinstance(v, float) for v in known) # another number
+    if value in known or beside or not known: return known.get(value, str(x))
+    raise ValueError(f'row {i}: expected a text as {what}, such as {next(iter(known.values()))!r}, got {x!r}; '
+                     'give the words, not their indices')
+
+def _listed(gold, choices=()):
     "All acceptable answers of each row"
     lists = [list(g) if isinstance(g, (list, tuple, np.ndarray)) else [g] for g in gold]
     if [] in lists:
         i = lists.index([])
         raise ValueError(f'row {i}: expected at least one gold answer, got none; drop or mend that row')
-    return [[_text(a, i, 'gold answer') for a in g] for i, g in enumerate(lists)]
+    known = {_value(c): c for c in reversed(choices)} # the first of words
+    return [[_text(a, i, 'gold answer', known) for a in g] for i, g in enumerate(lists)]
 
 # %% ../nbs/13_metrics.ipynb #d2bc83ba
+def _all(xs, what):
+    "A list of what has an order"
+    if hasattr(xs, '__iter__') and not isinstance(xs, (str, bytes, dict, set)): return list(xs)
+    raise ValueError(f'expected a list of {what}, got {repr(xs)[:80]}')
+
 def _check(gold, pred, choices=(), groups=None, sizes=None):
     "Golds as lists, groups as (index of each row's group, which groups are whole)"
-    gold, pred = list(gold), list(pred)
+    gold, pred, choices = _all(gold, 'gold targets'), _all(pred, 'answers'), _all(choices, 'choices')
     if not gold or len(gold) != len(pred):
         raise ValueError('expected as many answers as gold targets, at least one, '
                          f'got {len(pred)} and {len(gold)}; give one answer per target')
-    gold = _listed(gold)
-    pred = [_text(p, i, 'answer') for i, p in enumerate(pred)]
+    choices = tuple(map(str, choices))
+    if len({*choices}) < len(choices): raise ValueError(f'expected different choices, got {choices}')
+    gold = _listed(gold, choices)
+    words = choices or [a for g in gold for a in g]
+    texts = all(isinstance(p, str) for p in pred)
+    known = {} if texts else {_value(a): a for a in reversed(words)}
+    pred = [_text(p, i, 'answer', known) for i, p in enumerate(pred)]
     if groups is not None: groups = _check_groups(list(groups), len(pred), sizes)
-    return gold, pred, tuple(map(str, choices)), groups
+    return gold, pred, choices, groups
 
 def _check_groups(groups, n, sizes):
     if len(groups) != n:
         raise ValueError(f'expected one group per answer, got {len(groups)} groups and {n} answers; '
                          'give one id per row')
+    groups = [tuple(g) if isinstance(g, list) else g for g in groups]
     for i, g in enumerate(groups):
+        if not isinstance(g, Hashable):
+            raise ValueError(f'row {i}: expected a text, a number or a pair as id of its group, got {g!r}')
         if g is not None and g != '' and g == g: continue
         raise ValueError(f'row {i}: expected the id of its group, got the empty {g!r}; give every row its id')
     have = Counter(groups)
@@ -150,12 +179,14 @@ def _mean(f, **kw):
         return rows, lambda r, w: np.average(r, weights=w)
     return Metric(split, **kw)
 
+def _no_label(i, g, choices):
+    of = f' of {choices}' if choices else ''
+    return ValueError(f'row {i}: expected one gold label{of}, got {g}; mend the row or the choices')
+
 def _labels(gold, pred, choices):
     "Indices of gold and predicted labels, -1 outside of the label set, and its size"
     for i, g in enumerate(gold):
-        if len(g) == 1 and (not choices or g[0] in choices): continue
-        of = f' of {choices}' if choices else ''
-        raise ValueError(f'row {i}: expected one gold label{of}, got {g}; mend the row or the choices')
+        if len(g) != 1 or choices and g[0] not in choices: raise _no_label(i, g, choices)
     at = {c: i for i, c in enumerate(choices or sorted({g[0] for g in gold}))}
     return np.array([at[g[0]] for g in gold]), np.array([at.get(p, -1) for p in pred]), len(at)
 
@@ -195,12 +226,6 @@ _macro_f1 = _classes(_labels, _macro_f1_of)
 _matthews = _classes(_decided, _matthews_of)
 
 # %% ../nbs/13_metrics.ipynb #c015
-def _number(x):
-    "A finite number, or None"
-    try: v = float(x)
-    except ValueError: return None
-    return v if np.isfinite(v) else None
-
 def _correlation(f):
     def score(rows, w):
         g, p = np.repeat(rows, w, axis=0).T
@@ -284,9 +309,20 @@ _squad_em = _mean(
 _squad_f1 = _mean(lambda g, p: max(_token_f1(a, p) for a in g), same=normalize_answer, tries=_best_span)
 
 # %% ../nbs/13_metrics.ipynb #c026
+_UNSPACED = r'\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}'
+
+def _check_spaces(gold):
+    "Without spaces a text is one word to BLEU, and scores 0 against itself"
+    texts = [a for g in gold for a in g]
+    signs, letters = (len(regex.findall(f'[{kind}]', ' '.join(texts))) for kind in (_UNSPACED, r'\p{L}'))
+    if 2*signs <= letters: return
+    one = next(t for t in texts if regex.search(f'[{_UNSPACED}]', t))
+    raise ValueError(f'BLEU expects texts with spaces between words, got {one[:40]!r}; use chrf or rouge_l')
+
 def _sacrebleu(name, **kw):
     def split(gold, pred, choices, groups):
         import sacrebleu.metrics
+        if name == 'BLEU': _check_spaces(gold)
         m = getattr(sacrebleu.metrics, name)(**kw)
         # no public names, but what sacrebleu's own bootstrap resamples
         rows = np.array(m._extract_corpus_statistics(pred, list(zip_longest(*gold))))
@@ -294,7 +330,6 @@ def _sacrebleu(name, **kw):
         return rows, lambda r, w: min(score(r, w)/100, 1.) # rounding
     return Metric(split, same=None)
 
-_UNSPACED = r'\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}'
 _WORD = regex.compile(rf'[{_UNSPACED}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+', regex.V1)
 
 class _Words:
@@ -310,7 +345,13 @@ def _rouge(gold, pred, choices, groups):
 _rouge_l = Metric(_rouge, same=None)
 
 # %% ../nbs/13_metrics.ipynb #c029
-_accuracy = _mean(lambda g, p: p in g, exact=True, tries=lambda gold, choices: [_commonest(gold)[0]])
+def _hits(gold, pred, choices, groups):
+    for i, g in enumerate(gold):
+        if choices and not {*g} & {*choices}: raise _no_label(i, g, choices) # else all answers would be wrong
+    return _right.split(gold, pred, choices, groups)
+
+_right = _mean(lambda g, p: p in g)
+_accuracy = Metric(_hits, exact=True, tries=lambda gold, choices: [_commonest(gold)[0]])
 
 # %% ../nbs/13_metrics.ipynb #083f5513
 METRICS = dict( # each takes gold and predicted texts and gives a share or a correlation
@@ -337,7 +378,8 @@ def evaluate_predictions(
     exact for shares of independent hits, else bootstrapped. `majority` is the share of rows that one answer,
     `majority_label`, gets right; `constant` what the best constant answer, `constant_label`, gets in the
     headline metric: None for generated text. `ValueError` says which metric, row or group cannot be scored"""
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    names = [metrics] if isinstance(metrics, str) else _all(metrics, 'metrics')
+    if not names: raise ValueError(f'expected at least one metric of {", ".join(METRICS)}, got none')
     table = {m: choose(m, METRICS, 'metric') for m in names}
     head, first = table[names[0]], names[0]
     texts, answers, labels, whole = args = _check(gold, pred, choices, groups, sizes)

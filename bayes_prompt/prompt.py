@@ -6,6 +6,7 @@
 __all__ = ['init_prompts', 'prepend_prompt', 'Example', 'label_ids', 'encode', 'chat_cue']
 
 # %% ../nbs/21_prompt.ipynb #7118f2f7
+import textwrap
 from dataclasses import dataclass, field
 import torch, torch.nn.functional as F
 from torch import Tensor
@@ -75,6 +76,25 @@ class Example:
     cut:bool = field(default=False, repr=False, compare=False) # Was the input longer?
     cue:str = field(default=None, repr=False, compare=False) # What asked for the target, in a decoder alone
 
+# %% ../nbs/21_prompt.ipynb #00f992e2
+def _framed(backbone, text):
+    "Ids of a target as the model's tokenizer makes them; `ValueError` where it lacks the language"
+    tok = backbone.tokenizer
+    if not hasattr(tok, 'tgt_lang'): return tok(text_target=text)['input_ids']
+    try: around, ids = [tok(text_target=t)['input_ids'] for t in ('', text)]
+    except KeyError: around = [None]
+    if not {None, tok.unk_token_id} & {*around}: return ids
+    raise ValueError(f'backbone {backbone.name!r} writes in a language that its tokenizer is told, got '
+                     f'{tok.tgt_lang!r}: set tgt_lang in its tokenizer_config.json, or '
+                     'backbone.tokenizer.tgt_lang, to one that it knows')
+
+def _check_length(backbone, ids):
+    "`ValueError` where a target has more tokens than the decoder positions"
+    most, long = backbone.max_target, max(ids, key=lambda t: len(ids[t]), default='')
+    if most and ids and len(ids[long]) > most:
+        raise ValueError(f'the target {textwrap.shorten(long, 60)!r} has {len(ids[long])} tokens, and '
+                         f'backbone {backbone.name!r} writes at most {most}: use a shorter one')
+
 # %% ../nbs/21_prompt.ipynb #da7453fe
 def end_token(tok):
     "The id that ends a target"
@@ -102,7 +122,7 @@ def _target_ids(backbone, text, cue):
     tok, end = backbone.tokenizer, end_token(backbone.tokenizer)
     if backbone.family == 'causal': return (*_continuation(backbone, text, cue), end)
     first, start = [getattr(backbone.model.config, k, None) for k in ('bos_token_id', 'decoder_start_token_id')]
-    ids = tok(text_target=text)['input_ids']
+    ids = _framed(backbone, text)
     if ids[0] in (tok.bos_token_id, tok.cls_token_id) and (ids[0] != first or first == start): ids = ids[1:]
     return tuple(ids) if end in ids[-2:] else (*ids, end) # a language may come after it
 
@@ -124,6 +144,7 @@ def label_ids(
         if distinct and first.setdefault(i, t) != t:
             raise ValueError(f'the choices {first[i]!r} and {t!r} are the same tokens for backbone {backbone.name!r}, '
                              'so no answer could tell them apart: use other words')
+    _check_length(backbone, ids)
     return [ids[t] for t in targets]
 
 # %% ../nbs/21_prompt.ipynb #557e68ea
@@ -151,7 +172,11 @@ def _asked(backbone, texts, room, cue):
 def _read_texts(backbone, texts, room, cue):
     "Ids of texts as an encoder reads them, and which were cut"
     read = backbone.tokenizer(texts, truncation=True, max_length=room, return_attention_mask=False)
-    cut = [bool(e.overflowing) for e in read.encodings] if read.encodings else [len(i) >= room for i in read['input_ids']]
+    if read.encodings: cut = [bool(e.overflowing) for e in read.encodings]
+    else: # a tokenizer in Python does not say
+        full = [t for t, i in zip(texts, read['input_ids']) if len(i) >= room]
+        longer = {t for t in full if len(backbone.tokenizer(t)['input_ids']) > room}
+        cut = [t in longer for t in texts]
     return map(tuple, read['input_ids']), cut
 
 # %% ../nbs/21_prompt.ipynb #01e80cc8

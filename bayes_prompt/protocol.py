@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .backbone import ASSETS, cache_folder, load_backbone
-from .callbacks import Checkpoint, EarlyStopping, Progress
+from .callbacks import Checkpoint, Divergence, EarlyStopping, Progress
 from .config import Config
 from .data import few_shot, load_task, task_files
 from .evaluate import evaluate, label_probabilities
@@ -286,7 +286,7 @@ def _learn(self:Context, learn, folder, kind):
 def _track(self:Context, file, label, every=25):
     "Callbacks of one training"
     bar = [Progress(label)] if self.progress else []
-    return [*self.loggers(label), Checkpoint(file, every), *bar]
+    return [*self.loggers(label), Checkpoint(file, every), Divergence(label), *bar]
 
 # %% ../nbs/51_protocol.ipynb #ef83fa6d
 @patch
@@ -322,7 +322,8 @@ def _target_callbacks(self:Context, judged, steps):
 @patch
 def _judge(self:Context, method):
     "Mean validation score over the targets"
-    scores = [self.score(method, task, 'validation')[d.task.metric] for task, d in self.data.items()]
+    rows = self.config.target.judge_rows
+    scores = [self.score(method, task, 'validation', rows)[d.task.metric] for task, d in self.data.items()]
     return sum(scores)/len(scores)
 
 # %% ../nbs/51_protocol.ipynb #8e5c5a9b
@@ -364,9 +365,10 @@ def score(self:Context,
     method, # A trained `PromptMethod`
     task:str, # A target
     part:str, # "validation" or "test"
+    rows:int=0, # Score the first so many alone, if not as many as the settings say
 )->dict: # See `evaluate`
     "Score a method on a part of a target"
-    data, n = self.data[task], self.config.data.limit or None
+    data, n = self.data[task], rows or self.config.data.limit or None
     pairs, answers, t = getattr(data, part)[:n], data.answers[part][:n], data.task
     groups = dict(groups=data.groups[part][:n], sizes=data.sizes) if data.groups else {}
     sizes = Counter(groups.get('groups', ()))

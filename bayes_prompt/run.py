@@ -73,6 +73,12 @@ def _judged(history):
     scores = {i+1: round(h['validation'], 4) for i, h in enumerate(history) if 'validation' in h}
     return dict(judged=scores) if scores else {}
 
+def _skipped(ctx):
+    "Steps that were not taken, where there are some"
+    histories = dict(target=ctx.history, source=ctx.source.history if ctx.source else [])
+    counts = {stage: sum(h.get('skipped', 0) for h in history) for stage, history in histories.items()}
+    return dict(skipped=counts) if any(counts.values()) else {}
+
 # %% ../nbs/52_run.ipynb #737b072d
 def _tuned(method, tasks):
     "The prompts by their names; of a method whose prompt depends on the example, what was trained of it"
@@ -117,11 +123,11 @@ def make_record(
         peak_memory_mib=round(peak_memory(c.compute.device)),
         train_indices=ctx.indices[c.target.task] if c.target.k else 'all',
         data_from=ctx.data_from, splits=ctx.splits, cut=ctx.cut, **environment(),
-        engine='packed' if ctx.backbone.engine and not weights else 'plain',
+        engine=getattr(ctx.backbone.engine, 'name', 'packed') if ctx.backbone.engine and not weights else 'plain',
         loss=[round(h['loss'], 4) for h in ctx.history],
         source_history=_rounded(ctx.source.history) if ctx.source else [],
         predicted_ratio=_particles(c, ctx.backbone.width),
-        predictions=_predictions(ctx), **_several(ctx, scores), **_judged(ctx.history))
+        predictions=_predictions(ctx), **_several(ctx, scores), **_judged(ctx.history), **_skipped(ctx))
 
 # %% ../nbs/52_run.ipynb #c014
 def run(

@@ -63,6 +63,8 @@ class Target(Options):
     lr_low:float = option(.01, 'Learning rate of the vectors u and v', above=0, most=1e6)
     lr_weights:float = option(0., "Learning rate of weights of the model; 0 for the method's usual one", least=0, most=1e6)
     optimizer:str = option('adam', 'Optimiser', choices='train:OPTIMIZERS')
+    warmup:float = option(.1, 'Share of the steps in which the rate rises; from 1 on a number of steps', least=0)
+    weight_decay:float = option(0., "The optimiser's", least=0)
     prior:str = option('mean', 'What the source particles make of themselves', choices='target:PRIORS')
     sigma:float = option(16., 'Width of the prior', least=1e-15)
     unit:str = option('one', "What sigma is measured in: one, the embeddings' RMS, the particles' spread",
@@ -72,6 +74,7 @@ class Target(Options):
     full:bool = option(True, 'Train the full matrix of the decomposed prompt')
     low:bool = option(True, 'Train its vectors u and v')
     judge_every:int = option(0, 'Steps between two validation scores, the best is kept; 0 for no early stopping', least=0)
+    judge_rows:int = option(0, 'Validation rows that such a score reads; 0 for all', least=0)
     patience:int = option(0, 'Stop after so many scores without a better one; 0 for never', least=0)
 
     def check(self):

@@ -17,7 +17,7 @@ from .engine import loss_and_grad
 from .settings import SVGD, Source
 from .store import add_lines, fingerprint, load_tensors, read_lines, save_tensors
 from .svgd import kernel_noise, svgd_direction
-from .train import PromptMethod, PromptTuning, batches, fit
+from .train import PromptMethod, PromptTuning, batches, check_finite, fit
 
 # %% ../nbs/30_source.ipynb #c009
 class SourceSVGD(PromptMethod):
@@ -41,6 +41,7 @@ class SourceSVGD(PromptMethod):
     def backward(self, batch, step):
         weights = [self.tasks/len(batch)]*len(batch)
         losses, gradient = loss_and_grad(self.backbone, self.particles, batch, weights)
+        check_finite(losses, batch)
         x, score = self.particles.detach(), -self.beta*gradient
         phi = svgd_direction(x, score, self.svgd)
         if self.svgd.noise: phi = phi + self.noise(x, step)

@@ -124,7 +124,9 @@ def sigma_of(
 )->float: # In the units of the embeddings
     "The width of the prior in plain numbers"
     if options.unit == 'one': return options.sigma
-    if options.unit == 'embeddings': variance = backbone.embed.weight.float().square().mean()
+    if options.unit == 'embeddings':
+        scale = getattr(backbone.embed, 'embed_scale', 1.) # BART's kin multiply the rows of their table
+        variance = backbone.embed.weight.float().square().mean()*scale**2
     elif len(particles) > 1: variance = particles.float().var(0).mean()
     else: raise ValueError('target.unit: a spread needs at least two particles, got 1: use unit=embeddings')
     return options.sigma*variance.sqrt().item()
@@ -165,7 +167,7 @@ def tune(
         if not some: raise ValueError(f'expected at least one training example of target {task!r}, got none')
     batch = batches(list(examples.values()), options.batch, [[seed, _TARGET]]*len(examples))
     steps = options.steps if steps is None else steps
-    return fit(method, batch, steps, options.optimizer, callbacks=callbacks, key=key)
+    return fit(method, batch, steps, options.optimizer, options.warmup, callbacks, key, options.weight_decay)
 
 # %% ../nbs/31_target.ipynb #c015
 @dataclass

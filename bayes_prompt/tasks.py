@@ -10,7 +10,7 @@ __all__ = ['STYLES', 'READERS', 'PREPARE', 'TASKS', 'SUITES', 'Task', 'Prepared'
 import json, math, re, string
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from numbers import Real
 from pathlib import Path
 import numpy as np, regex
@@ -31,12 +31,20 @@ def _column(slot, columns):
     "The column that a name in braces means"
     return slot if slot in columns else slot.partition(':')[0]
 
+def _formatted(value, spec):
+    "A value in a format; a CSV file has texts only, so one of a number is formatted as that number"
+    try: return format(value, spec)
+    except ValueError:
+        kind = isinstance(value, str) and re.fullmatch(r'-?\d*(\.\d+)?', value.strip())
+        if not kind or not value.strip(' -'): raise
+        return format(float(value) if kind[1] else int(value), spec)
+
 def _filled(template, columns):
     "A template with the values of its columns"
     def value(m):
         if m[1] is None: return m[0][0] # a doubled brace is text
         column = _column(m[1], columns)
-        try: return format(columns[column], m[1][len(column)+1:])
+        try: return _formatted(columns[column], m[1][len(column)+1:])
         except (ValueError, TypeError) as e:
             raise ValueError(f'{m[0]} does not fit {_short(columns[column])}: {e}') from None
     return _SLOT.sub(value, template)
@@ -162,6 +170,16 @@ def _check_leaks(task):
         raise ValueError(f'expected a text without the answer, but it shows {task.label!r}, '
                          'the column of the label: take that out')
 
+# %% ../nbs/10_tasks.ipynb #ff8dd3f9
+@patch
+def shows(self:Task,
+    columns, # Names of the columns that there are
+)->set: # Of those
+    "The columns that a text shows, in any style"
+    templates = (self.template, self.attempt, self.t5)
+    slots = [s for t in templates for s in _slots(t)] + [s for s in _slots(self.prefix) if s != 'name']
+    return {*self.fields, *(_column(s, columns) for s in slots)} & {*columns}
+
 # %% ../nbs/10_tasks.ipynb #d4ff9b5c
 def _check_labels(task):
     words = [' '.join(w.split()) for w in task.labels]
@@ -181,10 +199,25 @@ def _check_grid(task):
         if n <= 1000 and abs(n - round(n)) < 1e-6: continue
         raise ValueError(f'grid: expected a step that divides {lo} to {hi} into at most 1000, got {step}')
 
+def _check_metrics(task):
+    "A metric that can score no answer of the task is refused here, not when all is trained"
+    words, plain = task.labels, task.prepare == 'as_is'
+    numbers = all(re.fullmatch(r'-?\d+(\.\d+)?', w) for w in words)
+    needs = dict.fromkeys(('f1', 'f1a'), (not task.grid and len(words) in (0, 2), 'two labels'))
+    questions = 'questions of several rows, prepare = "multirc"'
+    needs |= dict.fromkeys(('f1m', 'multirc_em'), (not plain, questions))
+    needs |= dict.fromkeys(('pearson', 'spearman'), (numbers, 'numbers, grid = [lowest, highest, step]'))
+    for metric in (task.metric, *task.metrics):
+        fits, need = needs.get(metric, (True, ''))
+        if fits: continue
+        got = _short(words or task.grid)
+        raise ValueError(f'metric {metric!r}: expected {need}, got {got}; use another')
+
 def _check_cue(task):
     if task.cue.count('{text}') > 1: raise ValueError(f'cue: expected {{text}} at most once, got {task.cue!r}')
 
-_CHECKS = _check_names, _check_hub, _check_cue, _check_templates, _check_leaks, _check_labels, _check_grid
+_CHECKS = (_check_names, _check_hub, _check_cue, _check_templates, _check_leaks,
+           _check_labels, _check_grid, _check_metrics)
 
 # %% ../nbs/10_tasks.ipynb #795540f6
 @patch
@@ -198,24 +231,38 @@ def choices(self:Task,
     if not self.grid: return ()
     lo, hi, *steps = self.grid
     step = steps[0] if style == 't5' else steps[-1]
-    decimals = max(-Decimal(str(x)).as_tuple().exponent for x in (lo, step))
+    decimals = max(1, *(-Decimal(str(x)).as_tuple().exponent for x in (lo, step)))
     return tuple(f'{lo + i*step:.{decimals}f}' for i in range(round((hi-lo)/step) + 1))
 
 # %% ../nbs/10_tasks.ipynb #8171da06
 _STRUCTURES = (list, tuple, dict, set, bytes, np.ndarray)
 
+def _truth(label):
+    "true or false, however spelled"
+    word = str(label).casefold()
+    return word if word in ('true', 'false') else None
+
+def _whole(label):
+    "A whole number as its digits, though it be written 1.0"
+    found = re.fullmatch(r'(0|-?[1-9]\d{0,17})(\.0+)?', str(label))
+    return found and found[1]
+
+@lru_cache(4096)
+def _meant(word, words):
+    for meaning in (_truth, _whole):
+        found = [w for w in words if meaning(w) == meaning(word) != None]
+        if len(found) == 1: return found[0]
+    return word
+
 def _word(label, words):
     "A label as it is among the words"
     word = str(label)
-    truth = {w.casefold(): w for w in words if w.casefold() in ('true', 'false')}
-    return word if word in words else truth.get(word.casefold(), word)
+    return word if word in words or isinstance(label, _STRUCTURES) else _meant(word, words)
 
 def _index(label, words):
     "A label as an index of the words, or None"
-    if isinstance(label, (bool, np.bool_)): return None
-    if isinstance(label, str): label = float(label) if re.fullmatch(r'\d{1,9}(\.0+)?', label) else -1
-    whole = isinstance(label, Real) and 0 <= label < len(words) and label == int(label)
-    return int(label) if whole else None
+    digits = _whole(label)
+    return int(digits) if digits and 0 <= int(digits) < len(words) else None
 
 # %% ../nbs/10_tasks.ipynb #a12475a5
 @patch
@@ -237,7 +284,8 @@ def unlabelled(self:Task,
     "Is this an empty cell, or the -1 by which the Hub keeps a label back?"
     if label is None or isinstance(label, float) and math.isnan(label): return True
     text = str(label).strip()
-    if text in (self.raw or self.labels): return False
+    words = self.raw or self.labels
+    if _word(text, words) in words: return False
     return text == '' or bool(self.labels) and text in ('-1', '-1.0')
 
 # %% ../nbs/10_tasks.ipynb #82b65294
@@ -256,14 +304,16 @@ def target(self:Task,
     if word in words and not indexed: return choices[words.index(word)]
     if index is not None and not self.raw and indexed is not False: return choices[index]
     what = 'no index of' if indexed else 'not in'
-    raise ValueError(f'{self.name}: label {_short(label)} is {what} the verbaliser {words}; '
+    near = [w for w in words if w.strip().casefold() == str(label).strip().casefold()]
+    but = f', but {near[0]!r} is' if near and not indexed else ''
+    raise ValueError(f'{self.name}: label {_short(label)} is {what} the verbaliser {_short(words)}{but}; '
                      'mend the row or add the label to the task')
 
 # %% ../nbs/10_tasks.ipynb #9a2d6fc3
 def _nearest_step(task, label, choices):
     "A number, or a text of one, as the nearest answer"
     lo, hi, *_ = task.grid
-    try: x = math.nan if isinstance(label, bool) else float(label)
+    try: x = math.nan if isinstance(label, (bool, np.bool_)) else float(label)
     except (TypeError, ValueError): x = math.nan
     if lo <= x <= hi: return choices[round((x-lo)/(hi-lo)*(len(choices)-1))]
     raise ValueError(f'{task.name}: expected a number from {lo:g} to {hi:g}, got {_short(label)}')
@@ -285,7 +335,7 @@ class Prepared:
 def _as_is(row, label, style): return Prepared({})
 
 # %% ../nbs/10_tasks.ipynb #bb91835e
-def _cell(value):
+def cell_value(value):
     "A list or an object that a CSV file holds as JSON; any other value as it is"
     if not isinstance(value, str) or value[:1] not in ('[', '{'): return value
     try: return json.loads(value)
@@ -316,20 +366,20 @@ def pad_punctuation(
 
 def _squad(row, label, style):
     texts = {k: pad_punctuation(row[k], style) for k in ('question', 'context')}
-    return Prepared(texts, answers=[pad_punctuation(a, style) for a in _texts(_cell(label))])
+    return Prepared(texts, answers=[pad_punctuation(a, style) for a in _texts(cell_value(label))])
 
 # %% ../nbs/10_tasks.ipynb #c013
 def _record(row, label, style):
     passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', row['passage'])
-    entities = ', '.join(_texts(_cell(row['entities'])))
+    entities = ', '.join(_texts(cell_value(row['entities'])))
     columns = dict(passage=passage.replace('\n@highlight\n', '. '), entities=entities)
-    answers = [] if label is None else _texts(_cell(label)) or ['<unk>']
+    answers = [] if label is None else _texts(cell_value(label)) or ['<unk>']
     return Prepared(columns, answers=answers, train=answers)
 
 def _multirc(row, label, style):
     def plain(text): return text.replace('<br>', ' ').replace('<b>', '').replace('</b>', '')
     texts = {k: plain(row[k]) for k in ('paragraph', 'question', 'answer')}
-    return Prepared(texts, group=_cell(row['idx'])['question'])
+    return Prepared(texts, group=cell_value(row['idx'])['question'])
 
 # %% ../nbs/10_tasks.ipynb #c015
 def _mark(text, span, at, sign):
@@ -367,9 +417,10 @@ def wsc_agrees(
 )->bool: # Does the answer mean "yes"?
     """T5's rule: without determiners and case, the words of one are all among those of the other,
     and both or neither are possessive"""
-    a, b = ({*o.lower().split()} - _DETERMINERS for o in (answer, referent))
+    # a text without words has one empty word
+    a, b = ({*o.lower().split()} - _DETERMINERS or {''} for o in (answer, referent))
     possessive = ["'" in ''.join(words) for words in (a, b)]
-    return bool(a) and (a <= b or b <= a) and possessive[0] == possessive[1]
+    return (a <= b or b <= a) and possessive[0] == possessive[1]
 
 # %% ../nbs/10_tasks.ipynb #5383df0c
 def _referent(answer, target):
@@ -387,7 +438,7 @@ def read(self:Task)->callable: # (answer, target) -> label; None where answers a
 
 # %% ../nbs/10_tasks.ipynb #c018
 def _choices(row, label, style):
-    given = _cell(row['choices'])
+    given = cell_value(row['choices'])
     keys, texts = [k.strip() for k in _texts(given['label'])], _texts(given['text'])
     columns = dict(question=row['question' if 'question' in row else 'question_stem'],
                    choices=' '.join(f'choice{i}: {t}' for i, t in enumerate(texts, 1)))
@@ -414,8 +465,8 @@ def _e2e(row, label, style):
     return Prepared(dict(line=line), answers=_texts(label), same=row['meaning_representation'])
 
 def _webnlg(row, label, style):
-    line = ' '.join('| ' + ' : '.join(t.split(' | ', 2)) for t in _texts(_cell(row['input'])))
-    references = _texts(_cell(row.get('references')))
+    line = ' '.join('| ' + ' : '.join(t.split(' | ', 2)) for t in _texts(cell_value(row['input'])))
+    references = _texts(cell_value(row.get('references')))
     target = _texts(label) or references[:1]
     return Prepared(dict(line=line), answers=target, golds=references or target, train=target,
                     hidden=('references', 'target'))
@@ -435,6 +486,8 @@ def prepared(self:Task,
     "What is known of a row; `ValueError` for a missing column or a wrong type"
     if isinstance(row, Prepared): return row
     if style not in STYLES: raise unknown('style', style, STYLES)
+    if not hasattr(row, 'keys'):
+        raise ValueError(f'{self.name}: expected a row of columns and values, got {_short(row)}')
     label = row.get(self.label)
     try: p = PREPARE[self.prepare](row, label, style)
     except KeyError as e: wrong = f'expected the column {e}, got {tuple(row)}'

@@ -14,13 +14,13 @@ def small(method, **changes):
     "Settings; a change is written with __ for the dot"
     return SMALL | {'method': method} | {k.replace('__', '.'): v for k, v in changes.items()}
 
-# The losses of six steps that the methods had as functions of one page, at commit f9bde7b
+# The losses of six steps that the methods had as functions of one page, at commit f9bde7b; of MPT, since the encoder's states count
 BEFORE = dict(
     pt = [10.6198, 10.6153, 10.6106, 10.6069, 10.6041, 10.6022],
     vanilla = [10.3441, 10.3397, 10.3353, 10.3319, 10.3293, 10.3275],
     spot = [10.6198, 10.3669, 10.3625, 10.358, 10.3547, 10.3525],
     attempt = [10.5198, 10.511, 10.5067, 10.5038, 10.5016, 10.5002],
-    mpt = [10.3108, 10.3043, 10.2979, 10.2929, 10.2891, 10.2866],
+    mpt = [10.3064, 10.3004, 10.2944, 10.2895, 10.2859, 10.2835],
     merge = [10.3808, 10.3764, 10.372, 10.3685, 10.3659, 10.3642],
     lora = [10.5961, 10.5419, 10.4856, 10.438, 10.4005, 10.3747],
     adapters = [10.5961, 10.541, 10.4848, 10.438, 10.4016, 10.3766],
@@ -29,14 +29,25 @@ BEFORE = dict(
     hyperdecoder = [10.5961, 10.1452, 8.8826, 7.7149, 6.996, 6.6282],
     finetune = [10.5961, 10.5376, 10.4797, 10.4334, 10.3988, 10.3757])
 
+# What the defaults were then
+THEN = {m.name: {'target.lr_weights': 1e-3} for m in methods().values() if m.trains == 'weights'}
+THEN['finetune'] = {'target.lr_weights': 1e-4}
+THEN['hyperdecoder'] |= {'hyperdecoder.placement': 'sequential'}
+THEN['spot'] = {'spot.keys': 'finished'}
+THEN['attempt'] = {'attempt.unit': 'published', 'attempt.temperature': 1., 'attempt.lr_attention': 0., 'attempt.start': 'random'}
+
 @pytest.mark.parametrize('method', BEFORE) # a newer method had no before
-def test_defaults_compute_what_they_did(method, tmp_path):
-    assert run(small(method, target__steps=6), tmp_path)['loss'] == pytest.approx(BEFORE[method], abs=2e-3)
+def test_methods_compute_what_they_did(method, tmp_path):
+    config = small(method, target__steps=6) | THEN.get(method, {})
+    assert run(config, tmp_path)['loss'] == pytest.approx(BEFORE[method], abs=2e-3)
 
 OPTIONS = [('attempt', {}, dict(attempt__temperature=2.)), ('attempt', dict(attempt__temperature=2.), dict(attempt__lr_attention=.1)),
-           ('attempt', {}, dict(attempt__start='source')), ('spot', {}, dict(spot__top=2)), ('spot', dict(spot__top=2), dict(spot__keys='early')),
-           ('spot', dict(seed=1, spot__top=2), dict(spot__begin='target')), ('mpt', {}, dict(mpt__distill=0.)), ('merge', {}, dict(merge__examples=8)),
-           ('hyperdecoder', {}, dict(hyperdecoder__placement='parallel'))]
+           ('attempt', {}, dict(attempt__unit='published')), ('attempt', {}, dict(attempt__start='random')),
+           ('spot', {}, dict(spot__top=2)), ('spot', dict(spot__top=2), dict(spot__keys='finished')),
+           ('spot', dict(seed=1, spot__top=2), dict(spot__begin='target')), ('mpt', {}, dict(mpt__distill=0.)),
+           ('mpt', {}, dict(mpt__hidden=0.)), ('mpt', {}, dict(mpt__temperature=4.)), ('mpt', {}, dict(mpt__lr=.1)), ('mpt', {}, dict(mpt__lr_low=.1)),
+           ('merge', {}, dict(merge__examples=8)),
+           ('hyperdecoder', {}, dict(hyperdecoder__placement='sequential')), ('hyperdecoder', {}, dict(hyperdecoder__mlp=True))]
 
 @pytest.mark.parametrize('method,base,change', OPTIONS, ids=lambda o: str(o))
 def test_every_option_changes_the_run(method, base, change, tmp_path):
@@ -45,7 +56,9 @@ def test_every_option_changes_the_run(method, base, change, tmp_path):
 
 def test_wrong_options_get_a_sentence(tmp_path):
     for change, message in [(dict(spot__top=3), 'at most all source tasks, 2, got 3'), (dict(spot__top=0), 'at least 1'),
-                            (dict(spot__keys='erly'), "nearest is 'early'"), (dict(attempt__start='random words'), 'no attempt.start')]:
+                            (dict(spot__keys='erly'), "nearest is 'early'"), (dict(attempt__start='random words'), 'no attempt.start'),
+                            (dict(attempt__unit='embedding'), "nearest is 'embeddings'"), (dict(attempt__temperature=0.), 'at least 0.001'),
+                            (dict(attempt__temperature=1e9), 'at most 1000000.0'), (dict(attempt__lr_attention=-1.), 'at least 0')]:
         with pytest.raises(ValueError, match=message): run(small(next(iter(change)).split('__')[0], **change), tmp_path)
 
 def test_spot_spends_no_more_steps_than_others(tmp_path):

@@ -10,9 +10,9 @@ def named(exs, task): return [replace(e, task=task) for e in exs]
 
 def test_published_counts(t5_base):
     assert HyperFormer(t5_base, list('abcdefgh')).trainable() == 5_211_056
-    for placement in ('sequential', 'parallel'):
-        hd = HyperDecoder(t5_base, placement=placement)
-        assert hd.trainable() == 14_078_008 and hd.backbone.model.hyper.static.numel() == 12*99_136
+    for kw, more in [({}, 0), (dict(placement='sequential'), 0), (dict(mlp=True), 2*(768*768 + 768))]:
+        hd = HyperDecoder(t5_base, **kw)
+        assert hd.trainable() == 14_078_008 + more and hd.backbone.model.hyper.static.numel() == 12*99_136
 
 def test_equal_task_embeddings_are_one_model(tiny):
     exs, m = examples(tiny), trained(hyperformer, tiny)
@@ -71,25 +71,55 @@ def test_hyperdecoder_inputs(tiny):
     without = losses(m, exs)
     assert torch.pdist(seen[0]).max() == 0 and not torch.equal(batch, without) # one adapter for all inputs
 
-@pytest.mark.parametrize('name', ['tiny', 'mini'])
-def test_parallel_adapters_see_what_their_sublayer_sees(name, request):
-    "x + FF(norm(x)) + adapter(x) with relu, by hand, for a T5 and for a BART"
-    m = trained(HyperDecoder, request.getfixturevalue(name), placement='parallel')
+def plain_adapter(x, w, b):
+    "U relu(D x + d) + u of one sequence"
+    h = x.shape[-1]
+    D, U = w[:h*b].view(h, b), w[h*b+b:2*h*b+b].view(b, h)
+    return (x @ D + w[h*b:h*b+b]).relu() @ U + w[2*h*b+b:]
+
+def written(hyper, pooled, layer):
+    "Eq. (4) for one input"
+    first, head = hyper.net.mlp[0], hyper.net.head
+    z = first.weight @ torch.cat([pooled, hyper.net.places[0].weight[layer]]) + first.bias
+    return head.weight @ z.relu() + head.bias
+
+@pytest.mark.parametrize('stack', ['encoder', 'decoder'])
+@pytest.mark.parametrize('name,shape', [('tiny', (2, 3)), ('tiny', (3, 5)), ('mini', (2, 4))])
+def test_parallel_adapters_see_what_their_sublayer_sees(stack, name, shape, request):
+    "x + FF(norm(x)) + U relu(D x + d) + u, by hand, for a T5 and for a BART, in the last layer of each stack"
+    m = trained(HyperDecoder, request.getfixturevalue(name))
     hyper, model = m.backbone.model.hyper, m.backbone.model
-    x = random(2, 3, m.backbone.width)
-    added = apply_adapter(x, hyper.static[0][None], hyper.b, activation=F.relu)
+    x, pooled = random(*shape, m.backbone.width), random(shape[0], m.backbone.width, seed=1)
+    decoder = stack == 'decoder'
+    layers = getattr(model, stack).block if name == 'tiny' else getattr(model.model, stack).layers
+    at = len(layers) - 1
+    hyper.pooled = pooled if decoder else None # as a pass of the decoder has it
+    ws = [written(hyper, p, at) if decoder else hyper.static[at] for p in pooled]
+    added = torch.stack([plain_adapter(s, w, hyper.b) for s, w in zip(x, ws)])
     if name == 'tiny':
-        layer = model.encoder.block[0].layer[1]
-        inner = layer.DenseReluDense
-        y = x + F.relu(layer.layer_norm(x) @ inner.wi.weight.T) @ inner.wo.weight.T + added
+        layer = layers[at].layer[-1]
+        inner, norm = layer.DenseReluDense, layer.layer_norm
+        normed = x*(x.square().mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()*norm.weight
+        want = x + F.relu(normed @ inner.wi.weight.T) @ inner.wo.weight.T + added
         got = layer(x)
     else:
-        layer = model.model.encoder.layers[0]
-        hidden = layer.activation_fn(x @ layer.fc1.weight.T + layer.fc1.bias)
-        y = hidden @ layer.fc2.weight.T + layer.fc2.bias + added
+        layer = layers[at]
+        inside = layer.activation_fn(x @ layer.fc1.weight.T + layer.fc1.bias)
+        want = inside @ layer.fc2.weight.T + layer.fc2.bias + added
         got = layer.fc2(layer.activation_fn(layer.fc1(x)))
     assert added.abs().max() > 1e-4 and hyper.x is None
-    torch.testing.assert_close(got, y, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+def test_two_more_layers_read_the_input(tiny):
+    "The hypernetwork is given linear(relu(linear(mean))), and starts with the same weights"
+    exs, m = examples(tiny), trained(HyperDecoder, tiny, mlp=True)
+    hyper, pooled = m.backbone.model.hyper, random(1, 32)
+    a, _, b = hyper.mlp
+    z = (pooled[0] @ a.weight.T + a.bias).relu() @ b.weight.T + b.bias
+    torch.testing.assert_close(hyper.weights(pooled, 1)[0], written(hyper, z, 1))
+    with_, without = [HyperDecoder(tiny, mlp=mlp).backbone.model.hyper for mlp in (True, False)]
+    assert torch.equal(with_.net.head.weight, without.net.head.weight) and not list(without.mlp.parameters())
+    assert not torch.equal(losses(m, exs), losses(trained(HyperDecoder, tiny), exs))
 
 def test_placement_is_checked(tiny):
     with pytest.raises(ValueError, match="no placement 'paralel'; the nearest is 'parallel'"): HyperDecoder(tiny, placement='paralel')

@@ -1,5 +1,6 @@
 """Multitask prompt tuning: its loss against plain transformers calls, its limit, its subsets, its counts, its resume."""
 import pytest, torch, torch.nn.functional as F
+from bayes_prompt.backbone import load_backbone
 from bayes_prompt.baselines.mpt import MPTSource, target_start
 from bayes_prompt.callbacks import Checkpoint
 from bayes_prompt.data import load_task
@@ -7,7 +8,9 @@ from bayes_prompt.engine import prompt_losses
 from bayes_prompt.prompt import Example, encode, init_prompts
 from bayes_prompt.target import SharedPrompt
 from bayes_prompt.evaluate import predict
+from bayes_prompt.run import run
 from bayes_prompt.train import PromptTuning, fit, make_optimizer
+from test_causal import saved
 
 NAMES = ['tweets', 'spam', 'hypernym']
 RATE, DROP = {'tiny-t5': 1., 'mini': .1}, {'tiny-t5': .95, 'mini': .8}   # a random T5 answers to large steps only, and little
@@ -26,11 +29,17 @@ def shake(m, scale=.3, seed=5):
     return m
 
 def terms(bb, x, teacher, e, tau=1.):
-    "CE, KL and squared error of one example, by a plain call without batching and without our code"
+    "CE, KL and the squared errors of decoder and encoder of one example, by plain calls without batching and without our code"
     labels, out = torch.tensor([e.labels]), []
-    for p in (x, teacher): out.append(bb.model(inputs_embeds=torch.cat([p, bb.embed(torch.tensor(e.ids))])[None], labels=labels, output_hidden_states=True))
+    for p in (x, teacher):
+        emb = torch.cat([p, bb.embed(torch.tensor(e.ids))])[None]
+        out.append(bb.model(inputs_embeds=emb, labels=labels, output_hidden_states=True))
+    (s, t), rows = out, len(x) + len(e.ids)
     p, q = [(o.logits[0]/tau).softmax(-1) for o in out]
-    return out[0].loss, (q*(q.log() - p.log())).sum(-1).mean(), (out[0].decoder_hidden_states[-1] - out[1].decoder_hidden_states[-1]).square().mean()
+    kl = (q*(q.log() - p.log())).sum(-1).mean()
+    decoder = ((s.decoder_hidden_states[-1] - t.decoder_hidden_states[-1])**2).mean()
+    encoder = ((s.encoder_hidden_states[-1] - t.encoder_hidden_states[-1])**2).sum()/(rows*bb.width)
+    return s.loss, kl, decoder, encoder
 
 def gradients(m, batch, step=0):
     for p in (m.full, m.u, m.v): p.grad = None
@@ -39,21 +48,39 @@ def gradients(m, batch, step=0):
 
 def close(a, b, rtol=1e-3): return all((x - y).norm() <= rtol*y.norm() for x, y in zip(a, b))
 
-def test_loss_and_gradient_are_those_of_equation_2(bb):
-    m, batch = shake(source(bb, distill=.7, hidden=.3, temperature=2., subset=False)), data(bb, 3)
-    batch[0][0] = Example(batch[0][0].ids, batch[0][0].labels[:-1]*3 + batch[0][0].labels[-1:], 'tweets')   # labels of unequal length
+@pytest.mark.parametrize('length,n,max_src', [(4, 3, 16), (7, 2, 30)])
+def test_loss_and_gradient_are_those_of_equation_2(bb, length, n, max_src):
+    "Texts and labels of unequal length: neither padding counts"
+    x = init_prompts(bb, 4, length)
+    m = shake(MPTSource(bb, x[0], NAMES, x[1:], distill=.7, hidden=.3, temperature=2., subset=False))
+    batch = [encode(bb, load_task(t).train[:n], max_src, length, t) for t in NAMES]
+    first = batch[0][0]
+    batch[0][0] = Example(first.ids[:5], first.labels[:-1]*3 + first.labels[-1:], 'tweets')
     batch[1] = batch[1][:1]   # a mean over each task's examples, then a sum over the tasks
+    assert len({len(e.ids) for es in batch for e in es}) > 1
     log, got = gradients(m, batch)
     leaves = [p.detach().clone().requires_grad_() for p in (m.full, m.u, m.v)]
     total, means = 0., []
     for k, es in enumerate(batch):
         x = leaves[0] * torch.outer(leaves[1][k], leaves[2][k])
-        ce, kl, se = [sum(t)/len(es) for t in zip(*[terms(bb, x, m.teachers[k], e, 2.) for e in es])]
-        total = total + ce + .7*(kl + .3*se)
-        means.append((ce.item(), kl.item(), se.item()))
+        ce, kl, decoder, encoder = [sum(t)/len(es) for t in zip(*[terms(bb, x, m.teachers[k], e, 2.) for e in es])]
+        total = total + ce + .7*(kl + .3*(decoder + encoder))
+        means.append([t.item() for t in (ce, kl, decoder, encoder)])
     total.backward()
+    assert list(log) == ['loss', 'kl', 'decoder', 'encoder'] and min(means[0]) > 0
     assert close(got, [p.grad for p in leaves])
     assert torch.allclose(torch.tensor(list(log.values())), torch.tensor(means).mean(0), rtol=1e-4, atol=1e-6)
+
+def test_each_stack_teaches(tiny):
+    "The error of each has a gradient of its own"
+    exs = data(tiny, 2)
+    logs = {}
+    for part in ('decoder', 'encoder'):
+        m = shake(source(tiny, subset=False))
+        m.weights = dict.fromkeys(m.weights, 0.) | {part: 1.}
+        logs[part] = gradients(m, exs)[1]
+    assert all(g.abs().max() > 0 for gs in logs.values() for g in gs)
+    assert not close(logs['encoder'], logs['decoder'], rtol=.1)
 
 def test_chunks_and_padding_change_nothing(tiny):
     m, exs = shake(source(tiny, subset=False)), data(tiny, 6)
@@ -136,7 +163,8 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it(bb):
     m = source(bb, subset=False)
     m.teachers = shake(m).products().detach()
     log = m.backward(data(bb, 2), 0)
-    assert log['kl'] == pytest.approx(0, abs=1e-5) and log['hidden'] == pytest.approx(0, abs=1e-8) and log['loss'] > .1
+    assert log['kl'] == pytest.approx(0, abs=1e-5) and log['loss'] > .1
+    assert log['decoder'] == pytest.approx(0, abs=1e-8) and log['encoder'] == pytest.approx(0, abs=1e-8)
 
 def test_student_approaches_its_teacher(tiny):
     exs, kl = data(tiny, 2), []
@@ -215,3 +243,37 @@ def test_bad_input_is_refused(tiny):
     m.subset = False
     with pytest.raises(ValueError, match="expected an example of 'tweets', got one of 'hypernym'"): m.backward(exs[::-1], 0)
     with pytest.raises(ValueError, match="got one of 'movie'"): prompt_losses(tiny, m.prompts(), [Example(exs[0][0].ids, exs[0][0].labels, 'movie')])
+
+@pytest.mark.parametrize('given,rates', [({}, (.3, .4)), ({'mpt.lr': .06}, (.06, .08)), ({'mpt.lr_low': .1}, (.3, .1))])
+def test_both_source_rates(given, rates, tmp_path, monkeypatch):
+    "Unless given, source.lr and a third more"
+    seen = []
+    def noted(m, *args, **kw):
+        seen.append({name: lr for name, (_, lr) in m.groups().items()})
+        return fit(m, *args, **kw)
+    monkeypatch.setattr('bayes_prompt.baselines.mpt.fit', noted)
+    small = {'compute.backbone': 'tiny-t5', 'length': 4, 'data.limit': 4, 'source.tasks': ['amazon', 'nyt'],
+             'source.steps': 1, 'source.lr': .3, 'target.steps': 1, 'target.k': 1}
+    run(small | {'method': 'mpt'} | given, tmp_path)
+    assert seen == [dict(shared=pytest.approx(rates[0]), low=pytest.approx(rates[1]))]
+
+def test_a_decoder_alone_has_one_stack(tmp_path):
+    "Its states count at the tokens that predict the labels"
+    b = load_backbone(saved('llama', tmp_path/'llama'))
+    x, exs = init_prompts(b, 3, 4), encode(b, [('a warm film', 'positive'), ('flat', 'negative')], 20, 4)
+    m = MPTSource(b, x[0], ['a', 'b'], x[1:], distill=.7, hidden=.3, temperature=2.)
+    log = m.backward([exs[:1], exs[1:]], 0)
+    leaf, total, errors = x[0].clone().requires_grad_(), 0., []
+    for e, teacher in zip(exs, x[1:]):
+        ids = torch.tensor(e.ids + e.labels)
+        outs = [b.model(inputs_embeds=torch.cat([p, b.embed(ids)])[None], output_hidden_states=True) for p in (leaf, teacher)]
+        at = slice(-len(e.labels)-1, -1)
+        z, q = [(o.logits[0, at]/2).log_softmax(-1) for o in outs]
+        ce = F.cross_entropy(outs[0].logits[0, at], torch.tensor(e.labels))
+        kl = (q.exp()*(q - z)).sum(-1).mean()
+        error = (outs[0].hidden_states[-1][0, at] - outs[1].hidden_states[-1][0, at]).square().mean()
+        total = total + ce + .7*(kl + .3*error)
+        errors.append(error.item())
+    total.backward()
+    assert list(log) == ['loss', 'kl', 'decoder'] and log['decoder'] == pytest.approx(sum(errors)/2, rel=1e-3)
+    assert (m.full.grad - leaf.grad).norm() < 1e-3*leaf.grad.norm()

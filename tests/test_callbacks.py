@@ -2,7 +2,7 @@
 import io, shutil
 from contextlib import redirect_stderr
 import pytest, torch
-from bayes_prompt.callbacks import Checkpoint, EarlyStopping, Progress
+from bayes_prompt.callbacks import Checkpoint, Divergence, EarlyStopping, Progress
 from bayes_prompt.train import Callback, fit
 from test_train import Bowl, nothing
 
@@ -106,3 +106,9 @@ def test_what_is_open_is_closed_when_a_training_breaks(tiny):
         def broken(self, run): heard.append('closed')
     with pytest.raises(KeyboardInterrupt): fit(Noisy(tiny), nothing, 5, callbacks=[Open(), Kill(2)])
     assert heard == ['open', 'closed']
+
+@pytest.mark.parametrize('lr, start, steps, said', [(.1, 0., 40, ''), (1e-9, 3., 40, 'has not fallen'), (1e5, 1., 8, 'lower learning rate'), (1e-9, 3., 8, '')])
+def test_what_a_loss_hides_is_said(tiny, lr, start, steps, said, capsys):
+    fit(Bowl(tiny, start, lr), nothing, steps, callbacks=[Divergence('bowl')])
+    err = capsys.readouterr().err
+    assert said in err and bool(said) == bool(err) and err.startswith('bowl: '*bool(said))

@@ -59,6 +59,74 @@ def test_a_sweep_lists_what_is_left(capsys, tmp_path):
     with pytest.raises(SystemExit) as e: bp_sweep(['none'])
     assert 'none.toml' in e.value.code
 
+SWEEP = '''answers = "Does it help?"
+against = "pt"
+[values]
+backbone = "tiny-t5"
+target = {task = "movie", k = 2, steps = 8, lr = 0.3}
+source = {tasks = ["nyt"], steps = 2}
+limit = 60
+[grid]
+method = ["pt", "vanilla"]
+seed = [0, 1]
+source.seed = [0, 1]
+'''
+
+@pytest.fixture(scope='module')
+def swept(tmp_path_factory):
+    from bayes_prompt.cli import bp_sweep
+    folder = tmp_path_factory.mktemp('swept')
+    (folder/'experiments').mkdir()
+    (folder/'experiments/mine.toml').write_text(SWEEP)
+    bp_sweep([str(folder/'experiments/mine.toml')])
+    return folder
+
+def test_a_sweep_to_its_results(swept, capsys, monkeypatch):
+    "Crossed seeds: PT once a seed, vanilla once for each source seed too"
+    from bayes_prompt.cli import bp_results
+    monkeypatch.chdir(swept)
+    assert len(list(swept.glob('results/mine/*.json'))) == 6
+    bp_results(['mine', '--format', 'json', '--plot', 'f.svg'])
+    found = json.loads(capsys.readouterr().out)
+    row, = found['comparisons']
+    assert (row['method'], row['other'], row['seeds'], row['source_seeds'], row['n']) == ('vanilla', 'pt', 2, 2, 60)
+    assert row['mcnemar'].endswith('/4') and 'fixed in the file beforehand' in found['assumptions'] and 'test examples as drawn' in found['assumptions']
+    assert (swept/'f.svg').stat().st_size > 2000
+    bp_results(['mine', '--metric', 'nll', '--only', 'verdicts'])
+    assert 'vanilla transfer' in capsys.readouterr().out
+    bp_results([str(swept/'results/mine'), '--only', 'scores', '--format', 'csv', '--draws', '0'])
+    assert capsys.readouterr().out.startswith('target,method,metric,n,constant,seeds,source_seeds,mean')
+
+def test_results_of_a_sweep_that_is_not_done(swept, capsys, monkeypatch, tmp_path):
+    from bayes_prompt.cli import bp_results
+    monkeypatch.chdir(swept)
+    for f in sorted(swept.glob('results/mine/*.json'))[1:]: (tmp_path/f.name).write_text(f.read_text())
+    bp_results(['mine', '--out', str(tmp_path), '--only', 'scores'])
+    assert '5 of 6 runs are done' in capsys.readouterr().err
+
+@pytest.mark.parametrize('words,said', [
+    (['mine', '--format', 'xlm'], "no format 'xlm'"), (['mine', '--only', 'score'], "nearest is 'scores'"), (['mine', '--metric', 'acuracy'], "nearest is 'accuracy'"),
+    (['mine', '--against', 'vanila'], "nearest is 'vanilla'"), (['mien'], 'no experiment'), (['mine', '--out', 'empty'], 'no records of mine in empty: bp_sweep mine makes them'),
+    (['mine', '--plot', 'f.xyz'], 'xyz'), (['experiments'], 'no run records')])
+def test_what_results_cannot_do_is_one_sentence(swept, monkeypatch, words, said):
+    from bayes_prompt.cli import bp_results
+    monkeypatch.chdir(swept)
+    with pytest.raises(SystemExit) as e: bp_results(words)
+    assert said in e.value.code and e.value.code.startswith('error: ') and len(e.value.code.splitlines()) == 1
+
+def test_a_failed_run_of_a_sweep_is_an_error_at_the_end(swept, tmp_path, capsys):
+    from bayes_prompt.cli import bp_sweep
+    (tmp_path/'bad.toml').write_text(SWEEP.replace('seed = [0, 1]\nsource.seed = [0, 1]', 'k = [2, 5000]'))
+    with pytest.raises(SystemExit) as e: bp_sweep([str(tmp_path/'bad.toml'), '--out', str(tmp_path/'out')])
+    assert e.value.code.startswith('error: 2 of 4 runs failed: movie pt seed 0 k=5000 (expected 5000 examples') and len(list((tmp_path/'out').glob('*.json'))) == 2
+    for words, said in ((['--worker', '3/2'], 'worker: expected'), (['--workers', '0'], 'at least 1')):
+        with pytest.raises(SystemExit) as e: bp_sweep([str(tmp_path/'bad.toml'), *words])
+        assert said in e.value.code
+
+def test_help_needs_no_torch():
+    code = "import sys; from bayes_prompt.cli import bp_results as f\ntry: f(['--help'])\nexcept SystemExit: assert not {'torch', 'pandas', 'scipy'} & sys.modules.keys()"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode == 0
+
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
 def test_a_scheduler_is_heard_like_ctrl_c(name, tmp_path):
     args = [Path(sys.executable).with_name('bp_run'), 'backbone=tiny-t5', 'method=pt', 'steps=1000000', 'k=2', 'limit=20', '--out', str(tmp_path)]

@@ -12,7 +12,7 @@ def test_short_names_are_keys():
     assert set(SHORT.values()) <= keys and len(keys) == len(Config.described())
 
 @pytest.mark.parametrize('changes', [dict(target='spam', k=4, sources=['movie']), dict(method='spot', top=2), {'source.svgd.kernel': 'imq', 'optimizer': 'sgd'}, dict(source=dict(svgd=dict(repulsion=0.)), noise=False),
-                                     dict(targets=['context'], decompose=False), dict(method='mpt', distill=0.), {'attempt.temperature': 3., 'method': 'attempt'}])
+                                     dict(targets=['context'], decompose=False), dict(method='mpt', distill=0.), {'attempt.temperature': 4., 'method': 'attempt'}])
 def test_round_trips(changes):
     c = make_config(changes)
     assert make_config(c.differences()) == c == make_config(as_record(c)) == make_config(flat(as_record(c)))
@@ -76,3 +76,11 @@ def test_broken_json_files(tmp_path, text):
 def test_short_and_long_names_of_a_group():
     assert long_names(dict(target='a')) == {'target.task': 'a'} and long_names(dict(target=dict(k=1))) == {'target': dict(k=1)}
     assert long_names(dict(optimizer='sgd')) == {'source.optimizer': 'sgd', 'target.optimizer': 'sgd'}
+
+def test_the_published_recipe_is_reachable_by_name(tmp_path):
+    c = make_config('published', target='cola')
+    assert (c.target.lr, c.target.lr_low, c.length, c.source.particles, c.source.batch, c.target.k) == (.3, .4, 100, 5, 1, 0)
+    assert (c.target.prior, c.target.evidence, c.compute.backbone, c.target.task) == ('mean', 'one', 't5-base', 'cola')
+    files(tmp_path, mine_toml='extends = "published"\ntarget = "rte"\nk = 16')
+    assert make_config(tmp_path/'mine.toml').target.k == 16
+    with pytest.raises(ValueError, match='no recipe of that name'): make_config('publised')

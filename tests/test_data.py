@@ -3,7 +3,7 @@ import csv, gzip, json, re, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from datasets import Dataset
-from bayes_prompt.data import batch_indices, few_shot, load_task, published_split, read_rows, task_files
+from bayes_prompt.data import _say, batch_indices, few_shot, load_task, published_split, read_rows, task_files
 from bayes_prompt.run import run
 from bayes_prompt.tasks import STYLES, SUITES, TASKS, add_tasks, read_tasks, suite
 from conftest import HUB
@@ -280,6 +280,148 @@ def test_numbers_and_free_text_of_your_own(tmp_path):
 def test_a_wrong_file_of_your_own_gets_a_sentence(csv, kw, message, tmp_path):
     with pytest.raises(ValueError, match=message) as e: own(tmp_path, csv, **kw)
     assert '\n' not in str(e.value)
+
+# siblings of what was once silently wrong
+
+def rows_of(d): return dict(d.train + d.validation + d.test)
+
+@pytest.mark.parametrize('column', ['Label', 'LABEL', 'target', 'gold', 'y', 'answer'])
+@pytest.mark.parametrize('values', [('bad', 'good'), ('Bad', ' GOOD'), ('0', '1')])
+def test_the_label_under_another_name_is_no_text(column, values, tmp_path):
+    text = f'review,{column},label\n' + ''.join(f'r{i},{values[i % 2]},{("bad", "good")[i % 2]}\n' for i in range(10))
+    for kw in (dict(fields=['review', column]), dict(fields=[], template=f'{{review}} {{{column}}}'), dict(prefix=f'{{name}} {{{column}}}:')):
+        with pytest.raises(ValueError, match=f"mine.csv: expected a text without the answer, but in every row the column '{column}' says what 'label' says"): own(tmp_path, text, **kw)
+    assert len(rows_of(own(tmp_path, text))) == 10 # there, but not shown
+    once = text.replace(f'r3,{values[1]}', f'r3,{values[0]}')
+    assert len(rows_of(own(tmp_path, once, fields=['review', column]))) == 10 # a column that is right but for one row is a feature
+
+def test_nor_is_a_number_under_another_name(tmp_path):
+    with pytest.raises(ValueError, match="the column 'stars' says what 'label' says"): own(tmp_path, 'review,stars,label\n' + ''.join(f'r{i},{i % 3},{i % 3}\n' for i in range(9)), fields=['review', 'stars'], labels=[], grid=[0, 5, 1])
+
+@pytest.mark.parametrize('names,words,first', [(['good', 'bad'], ['bad', 'good'], 'good'), (['bad', 'good'], ['bad', 'good'], 'bad'), (['1', '2'], ['bad', 'good'], 'bad'), (['0', '1'], ['1', '0'], '0'), (['x', 'y'], dict(y='bad', x='good'), 'good')])
+def test_words_behind_integers_count(names, words, first, tmp_path):
+    "A file of `datasets` says what its integers mean; only if it says nothing of our words are they ours in order"
+    from datasets import ClassLabel, Features, Value
+    Dataset.from_dict(dict(review=[f'r{i}' for i in range(10)], label=[i % 2 for i in range(10)]), features=Features(dict(review=Value('string'), label=ClassLabel(names=names)))).to_parquet(tmp_path/'x.parquet')
+    assert rows_of(own(tmp_path, (tmp_path/'x.parquet').read_bytes(), 'mine.parquet', labels=words))['mine review: r0'] == first
+
+def test_words_behind_integers_that_are_not_ours(tmp_path):
+    from datasets import ClassLabel, Features, Value
+    Dataset.from_dict(dict(review=['a', 'b'], label=[0, 1]), features=Features(dict(review=Value('string'), label=ClassLabel(names=['good', 'ugly'])))).to_parquet(tmp_path/'x.parquet')
+    with pytest.raises(ValueError, match="mine.parquet, row 2: mine: label 'ugly' is not in the verbaliser"): own(tmp_path, (tmp_path/'x.parquet').read_bytes(), 'mine.parquet')
+
+@pytest.mark.parametrize('kind', [bool, float, 'category', 'Int64', 'string'])
+def test_types_of_pandas(kind, tmp_path):
+    import io
+    f = io.BytesIO()
+    words = ['False', 'True'] if kind is bool else ['0', '1']
+    pd.DataFrame(dict(review=[f'r{i}' for i in range(10)], label=pd.Series([i % 2 for i in range(10)]).astype(kind))).to_parquet(f)
+    got = rows_of(own(tmp_path, f.getvalue(), 'mine.parquet', labels=words))
+    assert all(got[f'mine review: r{i}'] == words[i % 2] for i in range(10))
+
+WORDS = ['NA', 'N/A', 'null', 'None', 'nan', 'NaN', 'true', '-', '#N/A', '1,5']
+
+@pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'parquet'])
+def test_no_word_is_missing(kind, tmp_path):
+    "pandas would read six of these as empty cells"
+    rows = [dict(review=f'{w} {i}', label=w) for i in range(2) for w in WORDS]
+    f = tmp_path/f'made.{kind}'
+    if kind == 'parquet': pd.DataFrame(rows).to_parquet(f)
+    elif kind == 'jsonl': f.write_text(''.join(json.dumps(r) + '\n' for r in rows))
+    else:
+        with f.open('w', newline='') as o: csv.writer(o, delimiter=',' if kind == 'csv' else '\t').writerows([rows[0], *(r.values() for r in rows)])
+    assert read_rows(f) == rows
+    got = rows_of(own(tmp_path, f.read_bytes(), f'mine.{kind}', labels=WORDS))
+    assert got == {f'mine review: {r["review"]}': r['label'] for r in rows}
+
+@pytest.mark.parametrize('rows,message', [
+    ([None, 'bad'], "row 1: mine: expected a label in the column 'label', got None"), ([True, False], 'row 1: mine: label True is not in the verbaliser'), ([0, 'good'], 'row 1: mine: label 0 is not in'),
+    (['01', '1'], "row 1: mine: label '01' is not in"), ([['bad'], ['good']], 'label .*bad.* is not in'), ([{'a': 1}], 'is not in the verbaliser'), (['bad', 'good', ''], r"row \d: mine: expected a label in the column 'label', got ''"), ([1.5], 'label 1.5 is not in')])
+def test_other_labels_get_a_sentence(rows, message, tmp_path):
+    with pytest.raises(ValueError, match=f'mine.jsonl, {message}' if message.startswith('row') else message) as e:
+        own(tmp_path, ''.join(json.dumps(dict(review='a', label=x)) + '\n' for x in rows*3).encode(), 'mine.jsonl')
+    assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('name,data,message', [
+    ('x.jsonl', b'{"a": 1, "a": 2}\n', "x.jsonl cannot be read: 2 columns are called 'a'; rename them"), ('x.json', b'[{"a": {"b": 1, "b": 2}}]', "2 columns are called 'b'"), ('x.parquet.gz', b'', 'expected a file that ends in'), ('x.arrow', b'', 'expected a file that ends in'),
+    ('x.csv', b'\n\na,b\n\n1\n', 'row 1 has fewer cells')])
+def test_more_wrong_files(name, data, message, tmp_path):
+    (tmp_path/name).write_bytes(data)
+    with pytest.raises(ValueError, match=message): read_rows(tmp_path/name)
+
+def test_a_column_twice_in_parquet(tmp_path):
+    import pyarrow as pa, pyarrow.parquet as pq
+    pq.write_table(pa.table([pa.array(['x']), pa.array(['y'])], names=['a', 'a']), tmp_path/'x.parquet')
+    with pytest.raises(ValueError, match="x.parquet cannot be read: 2 columns are called 'a'; rename them"): read_rows(tmp_path/'x.parquet')
+
+@pytest.mark.parametrize('name,data', [('x.CSV', b'a,b\n1,2\n'), ('x.csv', gzip.compress(b'a,b\n1,2\n')), ('x.v1.csv.gz', gzip.compress(b'a,b\n1,2\n')), ('x.csv', b'a,b\r1,2\r'), ('x.csv', b'\na,b\n \n1,2\n\n'), ('x.csv', b'"a","b"\n"1","2"'), ('x.tsv', b'a\tb\n1\t2')])
+def test_more_files_are_read(name, data, tmp_path):
+    (tmp_path/name).write_bytes(data)
+    assert read_rows(tmp_path/name) == [dict(a='1', b='2')]
+
+def test_two_files_of_one_task_are_refused(tmp_path):
+    "One of them is old"
+    rows = 'review,label\n' + 'a,bad\nb,good\n'*5
+    (tmp_path/'mine.jsonl').write_bytes(JSONL)
+    with pytest.raises(ValueError, match='expected one file of data, got mine.jsonl and mine.csv in .*remove or rename what is old'): own(tmp_path, rows)
+    (tmp_path/'mine.jsonl').unlink()
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine/train.csv').write_text(rows)
+    with pytest.raises(ValueError, match='got mine.csv and the folder mine'): own(tmp_path, rows)
+    (tmp_path/'mine.csv').unlink()
+    for name in ('val', 'dev'): (tmp_path/f'mine/{name}.csv').write_text(rows)
+    with pytest.raises(ValueError, match='got val.csv and dev.csv'): own(tmp_path, rows, 'mine/test.csv')
+
+@pytest.mark.parametrize('column', ['split', 'Split', 'SPLIT'])
+def test_the_split_is_found_in_any_row_and_case(column, tmp_path):
+    rows = [{'review': f'r{i}', 'label': ('bad', 'good')[i % 2], column: ('train', 'dev', 'test')[i % 3]} for i in range(12)]
+    d = own(tmp_path, ''.join(json.dumps(r) + '\n' for r in rows).encode(), 'mine.jsonl')
+    assert [len(d.train), len(d.validation), len(d.test)] == [4, 4, 4] and d.indices == {}
+    del rows[0][column]
+    with pytest.raises(ValueError, match='mine.jsonl, row 1: expected a split of .* got None'): own(tmp_path, ''.join(json.dumps(r) + '\n' for r in rows).encode(), 'mine.jsonl')
+
+def test_a_label_called_split_is_a_label(tmp_path):
+    d = own(tmp_path, 'review,split\n' + ''.join(f'r{i},{("train", "test")[i % 2]}\n' for i in range(10)), label='split', labels=['train', 'test'])
+    assert len(d.train) == 6 and {t for _, t in d.train} == {'train', 'test'}
+
+@pytest.mark.parametrize('splits,parts', [(['train', 'validation'], [5, 5, 0]), (['train'], [10, 0, 0]), (['test'], [0, 0, 10])])
+def test_a_split_without_rows_gets_a_sentence(splits, parts, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f'has no rows, there are {parts} in mine.csv')): own(tmp_path, 'review,label,split\n' + ''.join(f'r{i},bad,{splits[i % len(splits)]}\n' for i in range(10)))
+
+def test_what_is_learnt_and_then_asked_is_said(tmp_path, capsys):
+    _say.cache_clear()
+    own(tmp_path, 'review,label,split\n' + ''.join(f'r{i % 7 if s == "train" else i},{("bad", "good")[i % 2]},{s}\n' for s in ('train', 'dev', 'test') for i in range(9)))
+    assert 'mine: 7 of the 9 texts of the test part are in the train part too' in capsys.readouterr().err
+
+@pytest.mark.parametrize('kind,cell', [('csv', '["Paris", "City of Paris"]'), ('csv', '{"text": ["Paris", "City of Paris"]}'), ('jsonl', ['Paris', 'City of Paris']), ('jsonl', dict(text=['Paris', 'City of Paris'])), ('tsv', '["Paris", "City of Paris"]')])
+def test_a_list_of_answers_in_any_file(kind, cell, tmp_path):
+    rows = [dict(review=f'r{i}', label=cell) for i in range(10)]
+    f = tmp_path/f'made.{kind}'
+    if kind == 'jsonl': f.write_text(''.join(json.dumps(r) + '\n' for r in rows))
+    else:
+        with f.open('w', newline='') as o: csv.writer(o, delimiter=',' if kind == 'csv' else '\t').writerows([rows[0], *(r.values() for r in rows)])
+    d = own(tmp_path, f.read_bytes(), f'mine.{kind}', labels=[])
+    assert d.test[0][1] == 'Paris' and d.answers['test'][0] == ['Paris', 'City of Paris']
+
+@pytest.mark.parametrize('text', ['Paris', '[x', '["a", "b"]', '{x}'])
+def test_a_text_of_a_file_with_types_is_one_answer(text, tmp_path):
+    d = own(tmp_path, ''.join(json.dumps(dict(review=f'r{i}', label=text)) + '\n' for i in range(10)).encode(), 'mine.jsonl', labels=[])
+    assert d.answers['test'][0] == [text]
+
+@pytest.mark.parametrize('k', [0, -1, 1.5, 1.0, True, '1', None, [1]])
+def test_k_is_a_whole_number(k):
+    with pytest.raises(ValueError, match='expected a whole number of at least 1 as k, got'): few_shot([('a', 'x')], k)
+
+def test_draws_of_many_and_of_small_classes():
+    many = [(f's{i}', f'c{i % 150:03}') for i in range(450)]
+    assert len(few_shot(many, 3, classes=[f'c{i:03}' for i in range(150)])) == 450 and len(few_shot(many, np.int64(1))) == 150
+    with pytest.raises(ValueError, match="expected 2 examples of 'rare', the training part has 1; ask for at most 1"): few_shot([('a', 'x'), ('b', 'x'), ('c', 'rare')], 2)
+    with pytest.raises(ValueError, match='expected examples to draw from, got none'): few_shot([], 1)
+    for n, b in ((0, 1), (3, 0), (3, -1)):
+        with pytest.raises(ValueError, match='at least one example and a batch of at least one'): batch_indices(n, b, 0, 0)
+
+def test_an_unknown_style_is_no_fault_of_a_row():
+    with pytest.raises(ValueError, match="^no style 'T5'"): load_task('movie', 'T5')
 
 def test_a_folder_of_hub_tasks_leaves_the_package_its_own(hotels):
     assert load_task('spam', data_dir=HUB).source == 'mini' and load_task('rte', data_dir=HUB).source == str(HUB)

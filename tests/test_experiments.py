@@ -6,7 +6,7 @@ from bayes_prompt.config import _dotted, make_config, record_name
 from bayes_prompt.options import methods
 from bayes_prompt.results import load
 from bayes_prompt.store import write_json
-from bayes_prompt.sweep import _same, read_experiment
+from bayes_prompt.experiment import _same, read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT/'scripts'))

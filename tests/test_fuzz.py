@@ -13,7 +13,7 @@ from bayes_prompt.results import differences, load, show, table
 from bayes_prompt.run import _read
 from bayes_prompt.source import SourcePosterior
 from bayes_prompt.store import Damaged, load_tensors, save_tensors
-from bayes_prompt.sweep import planned, read_experiment
+from bayes_prompt.experiment import planned, read_experiment
 from bayes_prompt.tasks import TASKS, Task, read_tasks
 from bayes_prompt.train import fit
 from test_train import Bowl, nothing

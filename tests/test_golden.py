@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 from bayes_prompt.config import make_config, told_by
 from bayes_prompt.run import run
-from bayes_prompt.sweep import planned, read_experiment
+from bayes_prompt.experiment import planned, read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 

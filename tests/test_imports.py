@@ -6,7 +6,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PKG = 'bayes_prompt'
 ONLY = {'gaussian': set(), 'svgd': {'options', 'settings'}, 'collapse': {'settings', 'svgd'}} # theory never sees a language model
-NO_TORCH = {'options', 'settings', 'tasks', 'metrics', 'config', 'results', 'style'}  # nor does anything of ours that they import
+NO_TORCH = {'options', 'settings', 'tasks', 'metrics', 'statistics', 'config', 'experiment', 'results', 'style'}  # nor does anything of ours that they import
 
 def module_order(nbs):
     "Modules in the order of their pages"
@@ -56,7 +56,7 @@ def test_rule(): assert module_order(ROOT/'nbs') and violations(ROOT/'nbs', ROOT
 
 def test_package_is_light(): assert loaded(f'import {PKG}', ['torch', 'transformers', 'datasets', 'pandas', 'matplotlib']) == set()
 
-@pytest.mark.parametrize('module', ['results', 'config', 'cli', 'sweep'])
+@pytest.mark.parametrize('module', ['results', 'verdicts', 'config', 'cli', 'sweep'])
 def test_no_torch_before_work_begins(module): assert loaded(f'import {PKG}.{module}', ['torch', 'transformers']) == set()
 
 def test_loaded_sees(): assert loaded('import json', ['json', 'torch']) == {'json'}

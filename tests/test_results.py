@@ -1,8 +1,9 @@
 "Records to tables"
 import json
-import pandas as pd, pytest
+import numpy as np, pandas as pd, pytest
 from bayes_prompt.options import methods
-from bayes_prompt.results import costs, differences, frame, label_of, load, plot, show, table
+from bayes_prompt.metrics import mean_interval
+from bayes_prompt.results import arms, costs, differences, forest, frame, label_of, load, plot, show, table
 from bayes_prompt.run import run
 from conftest import SMALL
 
@@ -53,3 +54,61 @@ def test_a_broken_record_is_named(tmp_path):
 
 def test_costs_need_records_that_have_them():
     with pytest.raises(ValueError, match='older ones'): costs(frame([record()]))
+
+def spread(method, f, sources=(0, 1, 2), seeds=range(4)):
+    "Records of crossed seeds"
+    return [record(f(s, t), s, method, source_seed=t) for s in seeds for t in sources]
+
+def test_seeds_crossed_with_source_seeds():
+    "Rows and columns each have a variance; with one source seed nothing has changed"
+    rng = np.random.default_rng(0)
+    x = rng.random((4, 3))/10 + .6
+    t = table(frame(spread('bmtpt', lambda s, t: x[s, t]))).loc[('movie', 'bmtpt')]
+    v = [x.mean(1).var(ddof=1)/4, x.mean(0).var(ddof=1)/3]
+    assert (t.seeds, t.source_seeds) == (4, 3) and t['mean'] == pytest.approx(x.mean()) and t.high - t.low > 2*2*sum(v)**.5
+    one = table(frame(spread('bmtpt', lambda s, t: x[s, t], [0]))).loc[('movie', 'bmtpt')]
+    assert (one['mean'], one.low, one.high) == pytest.approx(mean_interval(x[:, 0])) and one.source_seeds == 1
+
+def test_a_method_without_sources_stands_beside_each_source_seed():
+    x = np.random.default_rng(0).random((4, 3))/10 + .6
+    pt = [.5, .52, .51, .53]
+    for runs in (spread('pt', lambda s, t: pt[s], [0]), spread('pt', lambda s, t: pt[s])):   # run once, or for each source seed
+        df = frame(spread('bmtpt', lambda s, t: x[s, t]) + runs)
+        d = differences(df).iloc[0]
+        assert d['mean'] == pytest.approx(x.mean() - np.mean(pt)) and d.seeds == 4
+        assert table(df).loc[('movie', 'pt'), ['seeds', 'source_seeds']].tolist() == [4, 0]
+
+def test_pairs_share_seed_and_source_seed():
+    "Effects of seeds and source seeds that both methods have go; an unfinished sweep's whole part is compared"
+    rng = np.random.default_rng(0)
+    a, b = rng.random(4), rng.random(3)
+    records = spread('bmtpt', lambda s, t: .1 + a[s] + b[t]) + spread('vanilla', lambda s, t: a[s] + b[t])
+    d = differences(frame(records)).iloc[0]
+    assert [d['mean'], d.low, d.high] == pytest.approx([.1]*3) and d.seeds == 4
+    assert differences(frame(records[:-1])).iloc[0].seeds == 3
+    assert differences(frame(records[:3])).empty
+    own = [record(.5 + s/10, s, m, source_seed=s + 5) for s in range(3) for m in ('bmtpt', 'vanilla')]   # each seed has its own
+    assert differences(frame(own)).iloc[0].seeds == 3
+
+def test_arms_and_conditions():
+    "What differs within a method belongs to its name, or to the target's if all methods have it; a rate of a method's own to neither"
+    runs = [record(k/100, s, m, k=k, lr=lr, kernel=kernel) for s in (0, 1) for k in (4, 16)
+            for m, lr, kernel in (('pt', .1, 'rbf'), ('bmtpt', .2, 'rbf'), ('bmtpt', .2, 'none'))]
+    df = arms(frame(runs))
+    assert set(zip(df.target, df.method)) == {(f'movie k={k}', m) for k in (4, 16) for m in ('pt', 'bmtpt kernel=none', 'bmtpt kernel=rbf')}
+    assert set(df.task) == {'movie'} and (table(df).seeds == 2).all()
+    assert label_of('bmtpt kernel=none') == 'BMTPT kernel=none'
+    assert set(arms(frame([record(seed=s, method=m) for s in (0, 1) for m in ('pt', 'bmtpt')])).method) == {'pt', 'bmtpt'}
+    assert set(arms(frame([record(lr=lr) for lr in (.1, .2)])).method) == {'pt lr=0.1', 'pt lr=0.2'}
+
+def test_another_metric_has_its_own_constant(tmp_path):
+    r = run(SMALL, tmp_path, method='pt')
+    own = frame([r], 'macro_f1').iloc[0]
+    assert own.score == r['scores']['macro_f1'] and own.metric == 'macro_f1' and own.constant is None
+    assert frame([r], 'matthews').constant[0] == 0 and frame([r]).constant[0] == r['scores']['constant']
+    with pytest.raises(ValueError, match="no score of the records 'f_one'"): frame([r], 'f_one')
+
+def test_a_forest_has_a_row_for_each_arm(tmp_path):
+    df = arms(frame([record(.5 + s/10, s, m, kernel=k) for s in (0, 1) for m in ('pt', 'bmtpt') for k in (('rbf', 'none') if m == 'bmtpt' else ('rbf',))]))
+    fig = forest(df, tmp_path/'f.pdf')
+    assert [l.get_text() for l in fig.axes[0].get_yticklabels()] == ['BMTPT kernel=none', 'BMTPT kernel=rbf', 'PT from scratch'] and (tmp_path/'f.pdf').stat().st_size > 2000

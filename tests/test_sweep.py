@@ -1,79 +1,13 @@
-"Files of experiments: what they say, what is wrong with them, and that the runs which are missing are made"
-import json, subprocess, sys
+"The runs of an experiment that are missing are made, by one worker or several, whatever kills them"
+import json, os, subprocess, sys, time
+from pathlib import Path
 import pytest
-from bayes_prompt.config import as_record, make_config
-from bayes_prompt.sweep import planned, read_experiment, sweep
-
-def read(folder, text, name='mine'):
-    (folder/f'{name}.toml').write_text(text if 'answers' in text else f'answers = "?"\n{text}')
-    return read_experiment(folder/f'{name}.toml')
-
-def said(experiment): return [c.differences() for c in experiment.configs]
-
-def test_the_product_is_in_the_order_of_the_file(tmp_path):
-    e = read(tmp_path, 'answers = " One\\n question? "\n[grid]\nseed = [0, 1]\nmethod = ["pt", "vanilla"]')
-    assert (e.name, e.answers) == ('mine', 'One question?')
-    assert [(c.seed, c.method) for c in e.configs] == [(0, 'pt'), (0, 'vanilla'), (1, 'pt'), (1, 'vanilla')]
-
-def test_no_table_is_one_run_of_the_defaults(tmp_path):
-    assert said(read(tmp_path, '')) == [{}]
-
-@pytest.mark.parametrize('values', [
-    'lr = 0.1\nsource_steps = 3', 'target.lr = 0.1\nsource.steps = 3', 'target = {lr = 0.1}\nsource = {steps = 3}', '[values.target]\nlr = 0.1\n[values.source]\nsteps = 3'])
-def test_keys_are_long_or_short(tmp_path, values):
-    assert said(read(tmp_path, f'[values]\n{values}')) == [dict(target=dict(lr=.1), source=dict(steps=3))]
-
-def test_two_keys_with_one_value_and_a_key_that_means_two(tmp_path):
-    e = read(tmp_path, '[grid]\n"lr, lr_low" = [0.1, 0.2]\noptimizer = ["sgd"]')
-    assert [(c.target.lr, c.target.lr_low, c.target.optimizer, c.source.optimizer) for c in e.configs] == [(.1, .1, 'sgd', 'sgd'), (.2, .2, 'sgd', 'sgd')]
-
-def test_the_later_and_the_more_special_statement_wins(tmp_path):
-    "Defaults, values, the method's, the grid; and a part over its file, a file over the one it extends"
-    e = read(tmp_path, 'values = {lr = 0.1, k = 2}\nmethod = {pt = {lr = 0.2, sigma = 2.0}}\ngrid = {method = ["pt", "bmtpt"], sigma = [3.0]}')
-    assert [(c.method, c.target.k, c.target.lr, c.target.sigma) for c in e.configs] == [('pt', 2, .2, 3.), ('bmtpt', 2, .1, 3.)]
-    e = read(tmp_path, 'extends = "mine.toml"\nvalues = {lr = 0.4}\nmethod = {bmtpt = {lr = 0.5}}\n[[part]]\n[[part]]\nvalues = {sigma = 4.0, method = "pt"}', 'next')
-    assert [(c.method, c.target.k, c.target.lr, c.target.sigma) for c in e.configs] == [('pt', 2, .4, 3.), ('bmtpt', 2, .5, 3.), ('pt', 2, .4, 4.)]
-
-def test_a_narrower_grid_replaces_a_wider_one(tmp_path):
-    read(tmp_path, 'grid = {seed = [0, 1, 2], target = ["movie", "spam"]}\nvalues = {method = "pt"}', 'wide')
-    e = read(tmp_path, 'extends = "wide.toml"\ngrid = {seed = [7]}\nvalues = {target = "nyt"}')
-    assert [(c.seed, c.target.task) for c in e.configs] == [(7, 'nyt')]
-
-def test_settings_can_be_extended(tmp_path):
-    (tmp_path/'big.json').write_text('{"length": 100, "source_lr": 0.3}')
-    (tmp_path/'bigger.toml').write_text('extends = "big.json"\nsource = {steps = 5000}')
-    assert said(read(tmp_path, 'extends = "bigger.toml"\nvalues = {source_lr = 0.2}')) == [dict(length=100, source=dict(lr=.2, steps=5000))]
-
-def test_runs_that_parts_share_are_done_once(tmp_path):
-    e = read(tmp_path, '[[part]]\ngrid = {seed = [0, 1]}\n[[part]]\ngrid = {seed = [1, 2, 2]}\n')
-    assert [c.seed for c in e.configs] == [0, 1, 2]
-
-@pytest.mark.parametrize('text,told', [
-    ('grid = {seeds = [1]}', "no key 'seeds'; the nearest is 'seed'"),
-    ('gird = {seed = [1]}', "no key of an experiment 'gird'; the nearest is 'grid'"),
-    ('seed = 1', "no key of an experiment 'seed'"),
-    ('grid = {seed = 1}', "grid: 'seed': expected a list of values, got 1"),
-    ('grid = {seed = []}', "grid: 'seed': expected a list of values, got []"),
-    ('grid = [1]', 'grid: expected a table, got [1]'),
-    ('part = {grid = {seed = [1]}}', 'part: expected tables [[part]], got'),
-    ('part = [1]', 'part: expected a table, got 1'),
-    ('[[part]]\nanswers = "!"', "no key of an experiment 'answers'"),
-    ('method = {LoRa = {lr = 0.1}}', "no method 'LoRa'; the nearest is 'lora'"),
-    ('method = "pt"', "method: expected a table, got 'pt'"),
-    ('method = {pt = 0.1}', 'method.pt: expected a table, got 0.1'),
-    ('values = {lr = "fast"}', "target.lr: expected a number, got 'fast'"),
-    ('grid = {seed = [2020-01-01]}', 'seed: expected a whole number'),
-    ('values = {target = "amazon"}', "the target 'amazon' is among its own sources"),
-    ('answers = " "', 'expected answers = "the question"'),
-    ('answers = 3', 'answers: expected a text, got 3'),
-    ('extends = 3', 'extends: expected a text, got 3'),
-    ('extends = "nowhere.toml"', 'no file'),
-    ('extends = "mine.toml"', 'extends itself'),
-    ('values = ', 'is not TOML')])
-def test_what_is_wrong_is_said_in_one_sentence(tmp_path, text, told):
-    with pytest.raises(ValueError) as e: read(tmp_path, text)
-    assert told in str(e.value) and '\n' not in str(e.value)
-    assert 'mine.toml' in str(e.value) or 'nowhere.toml' in str(e.value)
+from filelock import FileLock
+from safetensors.torch import load_file
+from bayes_prompt.config import make_config
+from bayes_prompt.experiment import planned, read_experiment
+from bayes_prompt.store import fingerprint
+from bayes_prompt.sweep import _claim, _duration, _rounds, _same, seconds_left, submit, sweep
 
 def test_no_file(tmp_path):
     with pytest.raises(ValueError, match='no experiment .*nothing.toml'): sweep(tmp_path/'nothing.toml')
@@ -109,21 +43,6 @@ def test_a_sweep_makes_what_is_missing(tmp_path, monkeypatch, capsys):
     assert [make_config(r['config']) for r in records] == read_experiment('experiments/mine.toml').configs
     assert all(f.stat().st_mtime_ns == t for f, t in kept.items()) and len(list((tmp_path/'results/mine').glob('*.json'))) == 4
 
-def test_records_are_found_by_their_configuration(tmp_path):
-    "Also flat ones from before there were groups; other files are passed over, and a broken one is named"
-    e = read(tmp_path, 'values = {method = "pt", target = "spam"}\ngrid = {seed = [0, 1, 2]}')
-    (tmp_path/'out').mkdir()
-    def put(name, text): (tmp_path/'out'/f'{name}.json').write_text(text)
-    put('new', json.dumps(dict(config=as_record(e.configs[0]), scores={})))
-    put('old', json.dumps(dict(config=dict(target='spam', method='pt', seed=1, source_lr=.07), scores={})))
-    put('other', json.dumps(dict(config=dict(target='nyt', method='pt', seed=2), scores={})))
-    put('table', '{}')
-    assert [r and r.stem for _, r in planned(e, tmp_path/'out')] == ['new', 'old', None]
-    put('wrong', json.dumps(dict(config=dict(method='nothing'), scores={})))
-    with pytest.raises(ValueError, match='wrong.json cannot be used: no method'): planned(e, tmp_path/'out')
-    put('wrong', '{')
-    with pytest.raises(ValueError, match='wrong.json is not JSON'): planned(e, tmp_path/'out')
-
 def test_a_listing_needs_no_torch(tmp_path):
     (tmp_path/'mine.toml').write_text(TEXT)
     code = f'''import sys
@@ -132,4 +51,145 @@ sweep({str(tmp_path/"mine.toml")!r}, {str(tmp_path)!r}, dry_run=True)
 assert 'torch' not in sys.modules'''
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
-    assert out.stdout.splitlines()[1:] == [f'4 runs, 4 left, records in {tmp_path}', '  spam pt seed 0', '  spam vanilla seed 0', '  spam pt seed 1', '  spam vanilla seed 1']
+    assert out.stdout.splitlines()[1:] == [
+        f'4 runs, 4 left, records in {tmp_path}', '  spam pt seed 0', '  spam vanilla seed 0', '  spam pt seed 1', '  spam vanilla seed 1',
+        'time of one worker: pt 2 runs, unknown, as none is done; vanilla 2 runs, unknown, as none is done']
+
+def mine(folder, text=TEXT):
+    "An experiment's file, and what it says"
+    (folder/'experiments').mkdir(exist_ok=True)
+    (folder/'experiments/mine.toml').write_text(text)
+    return folder/'experiments/mine.toml'
+
+def records(out): return {f.name: json.loads(f.read_text()) for f in sorted(Path(out).glob('*.json'))}
+
+def test_a_share_is_every_nth_run(tmp_path, capsys):
+    path = mine(tmp_path)
+    assert [(c.seed, c.method) for c, _ in sweep(path, dry_run=True, worker='2/3')] == [(0, 'vanilla')]
+    assert len(sweep(path, worker='1/3')) == 2 and '[2/2] spam vanilla seed 1: accuracy' in capsys.readouterr().out
+    assert [r is not None for _, r in planned(read_experiment(path), tmp_path/'results/mine')] == [True, False, False, True]
+    for wrong in ('0/3', '4/3', '1', 'a/b', '-1/3'):
+        with pytest.raises(ValueError, match='worker: expected its number'): sweep(path, dry_run=True, worker=wrong)
+    with pytest.raises(ValueError, match='workers: expected at least 1'): sweep(path, workers=0)
+    with pytest.raises(ValueError, match='expected one of them'): sweep(path, workers=2, worker='1/2')
+
+def test_what_others_do_is_passed_over_and_come_back_to(tmp_path, monkeypatch):
+    "A claimed run is done last, once its claim is free, and by nobody twice"
+    configs = read_experiment(mine(tmp_path)).configs
+    lock, done = FileLock(tmp_path/f'{fingerprint(_same(configs[0]))}.lock'), []
+    lock.acquire()
+    monkeypatch.setattr('bayes_prompt.sweep.sleep', lambda s: lock.release())
+    _rounds(configs, tmp_path, done.append)
+    assert done == [*configs[1:], configs[0]]
+
+def test_the_claim_of_a_dead_process_is_free(tmp_path):
+    code = f"from filelock import FileLock; import time; lock = FileLock({str(tmp_path/'a.lock')!r}); lock.acquire(); print('mine', flush=True); time.sleep(60)"
+    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == 'mine\n'
+    with _claim(tmp_path/'a.lock') as mine: assert not mine
+    p.kill()
+    p.wait()
+    with _claim(tmp_path/'a.lock') as mine: assert mine
+
+def test_a_failed_run_is_said_at_the_end_and_tried_once_a_sweep(tmp_path, monkeypatch, capsys):
+    from bayes_prompt import run as module
+    path, tried, whole = mine(tmp_path), [], module.run
+    def fails(config, out, *a):
+        tried.append((config.seed, config.method))
+        if config.method == 'pt': raise ValueError('it is\nbroken')
+        return whole(config, out, *a)
+    monkeypatch.setattr(module, 'run', fails)
+    for _ in range(2):
+        tried.clear()
+        with pytest.raises(ValueError) as e: sweep(path)
+        assert str(e.value) == '2 of 4 runs failed: spam pt seed 0 (it is broken); spam pt seed 1 (it is broken); the same command tries them again'
+        assert tried == [(0, 'pt'), (0, 'vanilla'), (1, 'pt'), (1, 'vanilla')]
+    assert 'spam pt seed 0: failed: it is broken' in capsys.readouterr().out
+    monkeypatch.setattr(module, 'run', whole)
+    assert len(sweep(path)) == 4 and not list((tmp_path/'results').rglob('claims/*.json'))
+
+def test_the_time_left_is_that_of_the_method(tmp_path):
+    path = mine(tmp_path)
+    sweep(path, tmp_path/'out')
+    for name, record in records(tmp_path/'out').items():
+        if record['config']['seed']: (tmp_path/'out'/name).unlink()
+        else: (tmp_path/'out'/name).write_text(json.dumps(record | dict(seconds=dict(total=7. if record['config']['method'] == 'pt' else 90.))))
+    assert seconds_left(planned(read_experiment(path), tmp_path/'out')) == dict(pt=(1, 7.), vanilla=(1, 90.))
+    assert [_duration(s) for s in (7, 90, 6000)] == ['7 s', '2 min', '1.7 h']
+
+# ---- kills
+
+MORE = TEXT.replace('steps = 2}\nbackbone', 'steps = 60, batch = 2}\nbackbone').replace('"pt", "vanilla"', '"pt", "bmtpt"').replace('limit = 12', 'limit = 12\nm = 3')
+SAME = ('config', 'scores', 'predictions', 'loss', 'train_indices', 'source_history', 'trainable', 'cost')
+
+def start(path, out, **more):
+    words = dict(name=str(path), out=str(out)) | more
+    code = 'import json, sys; from bayes_prompt.sweep import sweep; sweep(**json.loads(sys.argv[1]))'
+    return subprocess.Popen([sys.executable, '-c', code, json.dumps(words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+def kill_when(process, there):
+    "SIGKILL as soon as something is there"
+    while not there():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(.005)
+    process.kill()
+    process.wait()
+
+def assert_same(out, other):
+    "Scores, answers and particles of two sweeps"
+    a, b = records(out), records(other)
+    assert list(a) == list(b) and a
+    for name in a: assert all(a[name][k] == b[name][k] for k in SAME), name
+    for pattern in ('sources/*/posterior.safetensors', 'prompts/*.safetensors'):
+        files = sorted(f.relative_to(out) for f in Path(out).glob(pattern))
+        assert files and files == sorted(f.relative_to(other) for f in Path(other).glob(pattern))
+        for f in files:
+            x, y = load_file(Path(out)/f), load_file(Path(other)/f)
+            assert x.keys() == y.keys() and all(x[k].equal(y[k]) for k in x), f
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('unbroken')
+    path = mine(folder, MORE)
+    p = start(path, folder/'out')
+    assert p.wait() == 0, p.stdout.read()
+    return path, folder/'out'
+
+def test_a_sweep_killed_at_several_moments_ends_like_one_never_killed(unbroken, tmp_path):
+    path, whole = unbroken
+    def found(pattern): return lambda: any(tmp_path.glob(pattern))
+    for moment in ('sources/claims/*.lock', 'sources/*/state/*.safetensors', '*-bmtpt-s0-*.json'):
+        kill_when(start(path, tmp_path), found(moment))
+    assert len(records(tmp_path)) < 4
+    p = start(path, tmp_path)
+    assert p.wait() == 0, p.stdout.read()
+    assert_same(tmp_path, whole)
+
+def test_a_dead_worker_is_replaced_and_nothing_is_made_twice(unbroken, tmp_path):
+    "Two sweeps on one folder, of which one is killed in the middle of the source stage"
+    path, whole = unbroken
+    first, second = start(path, tmp_path), start(path, tmp_path)
+    kill_when(first, lambda: any(tmp_path.glob('sources/*/state/*.safetensors')))
+    assert second.wait() == 0, second.stdout.read()
+    assert_same(tmp_path, whole)
+
+def test_local_workers(unbroken, tmp_path):
+    path, whole = unbroken
+    p = start(path, tmp_path, workers=2)
+    said, _ = p.communicate()
+    assert p.returncode == 0 and said.count('spam bmtpt seed 1: accuracy') == 1 and '[4/4]' in said, said
+    assert_same(tmp_path, whole)
+
+def test_a_cluster(tmp_path, monkeypatch):
+    submitit = pytest.importorskip('submitit')
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get('PYTHONPATH', '')]))
+    path = mine(tmp_path)
+    jobs = submit(path, jobs=2, gpus=0, cluster='local', minutes=5)
+    assert [j.result() for j in jobs] == [2, 2] and len(records(tmp_path/'results/mine')) == 4
+    assert submit(path, jobs=2, cluster='local') == []
+    again = jobs[0].submission().function.checkpoint()
+    assert isinstance(again, submitit.helpers.DelayedSubmission) and again.function.worker == '1/2'
+
+def test_no_cluster_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'submitit', None)
+    with pytest.raises(ValueError, match='pip install submitit'): submit(mine(tmp_path))

@@ -208,7 +208,11 @@ def test_text_with_braces_is_left_alone():
     (['-0', '0'], ['-0', '0'], ['-0', '0']),
     (['1e3', '1000'], ['1e3', '1000'], ['1e3', '1000']),
     (['bad', 'good'], ['0.0', 1.0, '1'], ['bad', 'good', 'good']),
-    (['False', 'True'], ['true', 'FALSE'], ['True', 'False'])])
+    (['False', 'True'], ['true', 'FALSE'], ['True', 'False']),
+    (['1', '2', '3'], [1.0, 2.0], ['1', '2']), (['1', '2', '3'], ['1.0', '2.0'], ['1', '2']), (['1.0', '2.0', '3.0'], [1, '2'], ['1.0', '2.0']), (['1', '2', '3'], [0.0, 2.0], ['1', '3']),
+    (dict([('1', 'bad'), ('2', 'good')]), [1.0, '2.0', 1], ['bad', 'good', 'bad']), (dict([('-1', 'bad'), ('1', 'good')]), [-1.0, 1, '-1.0'], ['bad', 'good', 'bad']),
+    (['01', '1'], ['01', '1'], ['01', '1']), (['true', 'TRUE'], ['TRUE', 'true'], ['TRUE', 'true']), (['1,000', '2,000'], ['2,000', '1,000'], ['2,000', '1,000']),
+    (['NA', 'None', 'nan', 'null'], ['null', 'nan', 'None', 'NA'], ['null', 'nan', 'None', 'NA']), (['-2', '-1'], ['-1', -2], ['-1', '-2']), (['2020-01-01', '2021-01-01'], ['2021-01-01'], ['2021-01-01'])])
 def test_a_column_of_labels_is_read_as_one(labels, column, words):
     task = Task('t', ('text',), labels)
     indexed = task.indexed(column)
@@ -216,7 +220,8 @@ def test_a_column_of_labels_is_read_as_one(labels, column, words):
 
 @pytest.mark.parametrize('labels,column', [
     (['bad', 'good'], ['good', '0']), (['bad', 'good'], [True, False]), (dict(a='bad', b='good'), ['a', 'bad']),
-    (['1', '2', '3'], ['0', '3']), (['bad', 'good'], ['0', '2']), (['bad', 'good'], [0.5])])
+    (['1', '2', '3'], ['0', '3']), (['bad', 'good'], ['0', '2']), (['bad', 'good'], [0.5]), (['bad', 'good'], ['00', '01']), (['1', '2'], ['01']), (['1,000', '2,000'], ['1000']), (['bad', 'good'], ['-0']),
+    (['true', 'TRUE'], [True]), (['1.1', '1.10'], [1.100, '1.100']), (['0', '1'], [True]), (dict([('1', 'a'), ('1.0', 'b')]), ['1.00']), (['bad', 'good'], ['1e0']), (['bad', 'good'], [['bad']])])
 def test_a_mixture_of_labels_is_refused(labels, column):
     task = Task('t', ('text',), labels)
     indexed = task.indexed(column)
@@ -233,6 +238,29 @@ def test_numbers_may_be_texts():
     assert [task.target(x) for x in ('.5', '2.4', 3, np.float32(4.5))] == ['0.5', '2.5', '3.0', '4.5']
     for bad in (True, 'x', None, 'nan', 6):
         with pytest.raises(ValueError, match='number from 0 to 5'): task.target(bad)
+
+@pytest.mark.parametrize('label', [' bad', 'Bad', 'BAD '])
+def test_a_word_that_differs_in_case_or_blanks_is_shown(label):
+    with pytest.raises(ValueError, match="is not in the verbaliser \\('bad', 'good'\\), but 'bad' is; mend the row"): Task('t', ('text',), ('bad', 'good')).target(label)
+
+def test_a_long_verbaliser_is_not_printed_whole():
+    with pytest.raises(ValueError) as e: Task('t', ('text',), tuple(f'label {i}' for i in range(500))).target('x')
+    assert len(str(e.value)) < 300
+
+@pytest.mark.parametrize('grid,some', [((-.3, .3, .1), ['-0.3', '0.0', '0.3']), ((-1, 1, .25), ['-1.00', '-0.25', '0.00']), ((1e22, 2e22, 1e21), ['10000000000000000000000.0']), ((0, 100, 12.5), ['12.5', '100.0']), ((-.7, .7, .1), ['0.0'])])
+def test_numbers_of_any_grid(grid, some):
+    choices = Task('t', ('text',), grid=grid).choices()
+    assert {*some} <= {*choices} and not any(float(c) == 0 and c.startswith('-') for c in choices) and len({*choices}) == len(choices)
+
+@pytest.mark.parametrize('metric,kw,message', [
+    ('f1', dict(labels=('a', 'b', 'c')), 'two labels'), ('f1a', dict(grid=(0, 1, .5)), 'two labels'), ('f1m', dict(labels=('a', 'b')), 'questions of several rows'), ('multirc_em', dict(labels=('a', 'b')), 'prepare = "multirc"'),
+    ('pearson', dict(labels=('bad', 'good')), 'expected numbers, grid'), ('spearman', dict(labels=('bad', 'good')), 'expected numbers')])
+def test_a_metric_that_cannot_score_the_answers_is_refused_at_once(metric, kw, message):
+    for how in (dict(metric=metric), dict(metrics=(metric,))):
+        with pytest.raises(ValueError, match=f"metric '{metric}': .*{message}"): Task('t', ('text',), **kw, **how)
+
+def test_metrics_that_can_are_taken():
+    for m, kw in dict(f1=dict(labels=('a', 'b')), pearson=dict(labels=('1', '2', '3')), spearman=dict(grid=(0, 1, .5)), macro_f1=dict(labels=('a', 'b', 'c')), f1m=dict(labels=('a', 'b'), prepare='multirc'), matthews={}).items(): Task('t', ('text',), metric=m, **kw)
 
 # internals and columns
 
@@ -293,6 +321,22 @@ def test_a_name_in_braces_is_a_whole_column(kw, row, text): assert Task('t', **k
     ('{x:99999999}', None, 'at most 999'), ('{', None, 'brace that is text'), ('{x} }', None, 'brace that is text'), ('{}', None, 'expected columns in braces'), ('text', None, 'expected columns in braces')])
 def test_other_templates_get_a_sentence(template, row, message):
     with pytest.raises(ValueError, match=message): Task('t', template=template).to_text(row)
+
+@pytest.mark.parametrize('value,spec,text', [('1.234', '.1f', '1.2'), ('.5', '.2f', '0.50'), ('7', '03d', '007'), (' -7', '+.1f', '-7.0'), ('12', ',.2f', '12.00'), ('0012', '>6', '  0012'), (2.25, '.1f', '2.2')])
+def test_a_number_of_a_csv_file_takes_a_format_too(value, spec, text): assert Task('t', template=f'{{x:{spec}}}').to_text(dict(x=value))[0] == f't {text}'
+
+@pytest.mark.parametrize('value,spec', [('x', '.1f'), ('1e5', '.1f'), ('1.5', 'd'), ('', '.1f')])
+def test_other_text_does_not(value, spec):
+    with pytest.raises(ValueError, match='does not fit|an empty one'): Task('t', template=f'{{x:{spec}}}').to_text(dict(x=value))
+
+@pytest.mark.parametrize('row', [None, [], 'x', 5, [('sentence', 'a')]])
+def test_a_row_has_columns(row):
+    with pytest.raises(ValueError, match='sst2: expected a row of columns and values, got'): TASKS['sst2'].to_text(row)
+
+@pytest.mark.parametrize('answer,referent,yes', [('the miller', 'miller', True), ('Miller', 'the old miller', True), ('', 'x', False), ('the', 'x', False), ('x', 'her', False), ('her', 'the', True), ("Ann's", 'Ann', False), ("Ann's hat", "Ann's", True)])
+def test_the_rule_of_wsc_is_that_of_t5(answer, referent, yes):
+    "As t5.data.postprocessors.wsc_simple, where the words of a text without words are one empty word"
+    assert wsc_agrees(answer, referent) == yes
 
 # files
 

@@ -1,6 +1,6 @@
 "The loop, its optimiser, and what is refused"
 import pytest, torch
-from bayes_prompt.train import Callback, PromptMethod, PromptTuning, Training, WeightMethod, batches, fit, linear_schedule, make_optimizer
+from bayes_prompt.train import Callback, NotFinite, PromptMethod, PromptTuning, Training, WeightMethod, batches, check_finite, fit, linear_schedule, make_optimizer
 
 class Bowl(PromptMethod):
     "|x - 3|² in one number, without a language model"
@@ -42,15 +42,39 @@ def test_groups_that_train_nothing_or_twice(tiny):
         with pytest.raises(ValueError, match=said): make_optimizer(m)
     with pytest.raises(ValueError, match="nearest is 'adamw'"): make_optimizer(Bowl(tiny), 'AdamW2')
 
-@pytest.mark.parametrize('what', ['loss', 'parameters'])
-def test_numbers_that_are_not_finite_end_the_training(tiny, what):
-    class Broken(Bowl):
-        def backward(self, batch, step):
-            log = super().backward(batch, step)
-            if what == 'loss' and step == 2: log['loss'] = float('nan')
-            if what == 'parameters': self.x.grad.fill_(float('inf'))
-            return log
-    with pytest.raises(ValueError, match='not finite'): fit(Broken(tiny), nothing, 5, 'sgd')
+class Broken(Bowl):
+    "Loses its loss, or its gradient, at some steps"
+    def __init__(self, tiny, what, at): (super().__init__(tiny), setattr(self, 'what', what), setattr(self, 'at', at))
+    def backward(self, batch, step):
+        log = super().backward(batch, step)
+        if step in self.at and self.what == 'loss': log['loss'] = float('nan')
+        if step in self.at and self.what == 'gradient': self.x.grad.flatten()[0] = float('inf')
+        return log
+
+@pytest.mark.parametrize('what', ['loss', 'gradient'])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny, what):
+    plain, broken = Bowl(tiny), Broken(tiny, what, {2, 3})
+    with pytest.warns(UserWarning, match='step 2 is skipped'): history = fit(broken, nothing, 6, 'sgd')
+    assert [h.get('skipped', 0) for h in history] == [0, 0, 1, 1, 0, 0] and history[3]['loss'] == history[1]['loss']
+    fit(plain, nothing, 6, 'sgd')
+    assert broken.x.isfinite().all() and not torch.equal(plain.x, broken.x)
+
+@pytest.mark.parametrize('what, at, said', [('loss', range(9), 'step 0: .*not finite'), ('gradient', range(1, 40), "step 10: the gradient of 'x' is not finite at .* for the 10th time in a row")])
+def test_numbers_that_stay_not_finite_end_the_training(tiny, what, at, said, recwarn):
+    with pytest.raises(ValueError, match=said): fit(Broken(tiny, what, set(at)), nothing, 40, 'sgd')
+
+def test_parameters_that_are_not_finite_end_the_training(tiny):
+    class Far(Bowl):
+        def groups(self): return {'x': ([self.x], 1e38)}
+    m = Far(tiny)
+    with pytest.raises(ValueError, match='not finite'): fit(m, nothing, 5, 'sgd')
+
+def test_a_loss_that_is_not_finite_names_particle_and_task():
+    from bayes_prompt.prompt import Example
+    batch = [[Example((1,), (2,), 'movie')], [Example((1,), (2,), 'spam')]]
+    losses = torch.tensor([[1., 2.], [3., float('inf')], [float('nan'), 0.]])
+    with pytest.raises(NotFinite, match='particle 1 on task spam is inf, and 1 others'): check_finite(losses, batch)
+    check_finite(losses[:1], batch)
 
 def test_callbacks_hear_in_their_order(tiny):
     heard = []
@@ -80,3 +104,18 @@ def test_a_prompt_of_its_own(tiny):
     m = PromptTuning(tiny, p)
     m.prompt.data += 1
     assert p.sum() == 0 and m.trainable() == 3*tiny.width and len(Training(m, 1).params) == 1
+
+def test_warmup_counts_steps_from_one_on():
+    by_share, by_steps = linear_schedule(100, .1), linear_schedule(100, 10)
+    assert [by_share(t) for t in range(100)] == [by_steps(t) for t in range(100)] and by_steps(4) == .5
+
+def test_weight_decay_is_the_optimisers():
+    import torch
+    from bayes_prompt.train import PromptMethod, make_optimizer
+    class Two(PromptMethod):
+        p = torch.ones(3, requires_grad=True)
+        def groups(self): return {'p': ([self.p], .1)}
+    o = make_optimizer(Two(None), 'adamw', .5)
+    Two.p.grad = torch.zeros(3)
+    o.step()
+    assert torch.allclose(Two.p, torch.full((3,), 1 - .1*.5)) # decoupled: rate times decay

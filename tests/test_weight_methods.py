@@ -12,11 +12,12 @@ from bayes_prompt.engine import Inputs, label_scores, prompt_losses
 from bayes_prompt.evaluate import predict
 from bayes_prompt.options import methods
 from bayes_prompt.prompt import encode
-from bayes_prompt.train import fit
+from bayes_prompt.run import run
+from bayes_prompt.train import fit, make_optimizer
 from weight_methods import CHOICES, examples, hyperformer, losses, train, trained
 
-parallel = partial(HyperDecoder, placement='parallel')
-SEEDED = dict(LoRA=LoRA, Adapters=Adapters, HyperFormer=hyperformer, HyperDecoder=HyperDecoder, parallel=parallel)
+sequential, mlp = partial(HyperDecoder, placement='sequential'), partial(HyperDecoder, mlp=True)
+SEEDED = dict(LoRA=LoRA, Adapters=Adapters, HyperFormer=hyperformer, HyperDecoder=HyperDecoder, sequential=sequential, mlp=mlp)
 ALL = SEEDED | dict(BitFit=BitFit)
 each = pytest.mark.parametrize('make', ALL.values(), ids=ALL)
 backbones = pytest.mark.parametrize('name', ['tiny', 'mini'])
@@ -147,10 +148,24 @@ def test_bfloat16(make):
 
 def test_the_usual_rate_stands_in_the_class(tiny):
     made = [make(tiny) for make in (FineTuning, *ALL.values())]
-    assert [{lr for _, lr in m.groups().values()} for m in made] == [{1e-4}] + [{1e-3}]*len(ALL)
+    assert [{lr for _, lr in m.groups().values()} for m in made] == [{3e-4}]*(1 + len(ALL))
     assert all({lr for _, lr in make(tiny, lr=.5).groups().values()} == {.5} for make in (FineTuning, *ALL.values()))
+
+@pytest.mark.parametrize('given,rate', [({}, 3e-4), ({'target.lr_weights': .02}, .02)], ids=['usual', 'given'])
+@pytest.mark.parametrize('method', [m.name for m in methods().values() if m.trains == 'weights'])
+def test_a_run_trains_at_the_usual_rate_unless_one_is_given(method, given, rate, tmp_path, monkeypatch):
+    "Of the published configurations; read off the optimiser of the run itself, whatever the rates of prompts are"
+    rates = []
+    def noted(m, name):
+        optimizer = make_optimizer(m, name)
+        rates.extend(g['lr'] for g in optimizer.param_groups)
+        return optimizer
+    monkeypatch.setattr('bayes_prompt.train.make_optimizer', noted)
+    small = {'compute.backbone': 'tiny-t5', 'length': 4, 'data.limit': 4, 'target.steps': 1, 'target.k': 1, 'target.lr': .7}
+    run(small | {'method': method} | given, tmp_path)
+    assert set(rates) == {rate}
 
 def test_all_of_them_are_here():
     "A new weight method is tested like the others"
     registered = [m.name for m in methods().values() if m.trains == 'weights']
-    assert sorted(registered) == sorted(n.lower() for n in ['finetune', *ALL] if n != 'parallel')
+    assert sorted(registered) == sorted(n.lower() for n in ['finetune', *ALL] if n not in ('sequential', 'mlp'))

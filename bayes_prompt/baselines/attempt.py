@@ -12,8 +12,23 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from ..backbone import Backbone
 from ..engine import Inputs, PerExample
-from ..options import method, option, unknown
+from ..options import choose, method, option, unknown
 from ..train import PromptMethod
+
+# %% ../../nbs/44_attempt.ipynb #7e3a10c2
+@torch.no_grad()
+def _size(backbone):
+    "s of eq. (1): the RMS of the embeddings, as the model sees them"
+    ids = torch.arange(backbone.embed.num_embeddings, device=backbone.device)
+    return backbone.embed(ids).float().square().mean().sqrt().item()
+
+def _embeddings(backbone):
+    s = _size(backbone)
+    return s, s*math.sqrt(backbone.width)
+
+def _published(backbone): return 1., math.e*backbone.width
+
+_UNITS = dict(embeddings=_embeddings, published=_published) # -> (s, unit of the temperature)
 
 # %% ../../nbs/44_attempt.ipynb #e2be1add
 def _check_prompts(backbone, sources, start):
@@ -43,16 +58,18 @@ class Attempt(PromptMethod):
         start:Tensor, # Where every target's prompt starts, `[P, H]`
         tasks=('',), # Names of the targets, as in `Example.task`; a single target serves every name
         lr:float=.3, # Learning rate of the targets' prompts
-        lr_attention:float=.1, # Learning rate of the sub-network
-        temperature:float=0., # τ of the softmax; 0 for width times e
+        lr_attention:float=1e-4, # Learning rate of the sub-network
+        temperature:float=3., # Of the softmax, in the unit
+        unit:str='embeddings', # Eq. (2), or "published": width times e
         down:int=100, # Width of the sub-network
         mix:float=1., # Factor of the sum in eq. (1)
         seed:int=0, # Of the sub-network
     ):
         super().__init__(backbone)
         _check_prompts(backbone, sources, start)
-        if temperature < 0: raise ValueError(f'expected a temperature, or 0 for width times e, got {temperature}')
-        self.tasks, self.temperature = _targets(tasks), temperature or backbone.width*math.e
+        if not temperature > 0: raise ValueError(f'expected a temperature above 0, got {temperature}')
+        self.size, one = choose(unit, _UNITS, 'unit')(backbone)
+        self.tasks, self.temperature = _targets(tasks), temperature*one
         self.mix, self.lr, self.lr_attention = mix, lr, lr_attention
         self.sources, start = [x.detach().to(backbone.device) for x in (sources, start)]
         self.targets = start.repeat(len(self.tasks), 1, 1).requires_grad_() # [tasks, P, H]
@@ -82,7 +99,7 @@ def weights(self:Attempt,
     "How much each example takes from each prompt: a in eq. (1)"
     emb = inputs.emb.float()
     if inputs.mask is not None: emb = emb.masked_fill(inputs.mask[..., None] == 0, -math.inf)
-    h = self.net(emb.amax(1))
+    h = self.net(emb.amax(1)/self.size)
     to_sources = h @ self.sources.amax(1).T
     to_own = (h*own.amax(1)).sum(1, keepdim=True)
     return (torch.cat([to_sources, to_own], 1)/self.temperature).softmax(1)
@@ -113,13 +130,16 @@ def attention(self:Attempt,
 
 # %% ../../nbs/44_attempt.ipynb #c118a474
 @method('attempt', label='ATTEMPT', sources=True, trains='prompt', order=11,
-        temperature=option(0., 'Of the attention; 0 for width times e', least=0),
-        lr_attention=option(0., "Learning rate of the attention; 0 for the prompts' one", least=0),
-        start=option('random', "Where the target's prompt starts: at words, or at the first source prompt",
-                     choices=('random', 'source')))
-def train_attempt(ctx, temperature, lr_attention, start):
+        temperature=option(3., 'Of the attention, in the unit', least=1e-3, most=1e6),
+        unit=option('embeddings', 'Of the temperature: the length of a word, or as published, width times e',
+                    choices=('embeddings', 'published')),
+        lr_attention=option(1e-4, "Learning rate of the attention; 0 for the prompts' one",
+                            least=0, most=1e6),
+        start=option('source', "Where the target's prompt starts: at the first source prompt, or at words",
+                     choices=('source', 'random')))
+def train_attempt(ctx, temperature, unit, lr_attention, start):
     "ATTEMPT: attention over frozen source prompts beside the target's own"
     lr, sources = ctx.config.target.lr, ctx.separate().particles
     first = sources[0] if start == 'source' else ctx.start()
     return ctx.fit(Attempt(ctx.backbone, sources, first, ctx.tasks, lr=lr, lr_attention=lr_attention or lr,
-                           temperature=temperature, seed=ctx.config.seed))
+                           temperature=temperature, unit=unit, seed=ctx.config.seed))

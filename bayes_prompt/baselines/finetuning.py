@@ -13,7 +13,6 @@ from ..train import WeightMethod
 # %% ../../nbs/41_finetuning.ipynb #c006
 class FineTuning(WeightMethod):
     "All weights of a copy of the backbone"
-    usual_lr = 1e-4 # a tenth of what small modules take that are added to the backbone
     def __init__(self,
         backbone:Backbone, # Left untouched
         lr:float=0., # Learning rate; 0 for the usual one

@@ -83,16 +83,17 @@ class HyperMethod(WeightMethod):
         lr:float=0., # Learning rate; 0 for the usual one
     ):
         if backbone.family == 'causal':
-            raise ValueError(f'{type(self).__name__} needs an encoder, backbone {backbone.name!r} is a decoder alone: '
-                             'use a T5 or a BART')
+            raise ValueError(f'{type(self).__name__} needs an encoder, backbone {backbone.name!r} is '
+                             'a decoder alone: use a T5 or a BART')
         super().__init__(backbone, lr)
         model = self.backbone.model
         self.stacks = model.get_encoder(), model.get_decoder()
         self.feed_forward = [_modules(s, _FEED_FORWARD) for s in self.stacks]
         self.attentions = [_modules(s, _SELF_ATTENTION) for s in self.stacks]
         if not all(self.feed_forward + self.attentions):
-            raise ValueError(f'{type(self).__name__}: expected sublayers SelfAttention and DenseReluDense (T5) '
-                             f'or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; use one of them')
+            raise ValueError(f'{type(self).__name__}: expected sublayers SelfAttention and DenseReluDense '
+                             f'(T5) or self_attn and fc2 (BART), backbone {backbone.name!r} lacks some; '
+                             'use one of them')
     def groups(self):
         return {'hyper': (list(self.backbone.model.hyper.parameters()), self.lr)}
 
@@ -198,7 +199,7 @@ def train_hyperformer(ctx):
     return ctx.fit(HyperFormer(ctx.backbone, ctx.tasks, ctx.config.target.lr_weights, seed=ctx.config.seed))
 
 # %% ../../nbs/47_hyper.ipynb #ed93a87e
-_PLACEMENTS = dict(sequential=F.gelu, parallel=F.relu) # and the activation that goes with it
+_PLACEMENTS = dict(parallel=F.relu, sequential=F.gelu) # and the activation that goes with it
 
 def _entries(stack):
     "The modules that are called with the input of each feed-forward sublayer"
@@ -214,7 +215,8 @@ class InputAdapters(nn.Module):
         b:int, # Bottleneck
         hidden:int, # Of the hypernetwork
         width:int, # Of the layers' embeddings
-        placement:str='sequential', # Or parallel
+        placement:str='parallel', # Or sequential
+        mlp:bool=False, # Two more layers on what the hypernetwork is given of an input
     ):
         super().__init__()
         self.activation, self.parallel = choose(placement, _PLACEMENTS, 'placement'), placement == 'parallel'
@@ -222,14 +224,15 @@ class InputAdapters(nn.Module):
         self.b, self.pooled, self.x = b, None, None
         self.static = nn.Parameter(torch.randn(layers[0], size)*h**-.5)
         nn.init.zeros_(self.static[:, h*b:]) # d, U, u
-        mlp = nn.Sequential(nn.Linear(h + width, hidden), nn.ReLU())
-        self.net = HyperNetwork(mlp, hidden, [(layers[1], width)], size, zero, h)
+        first = nn.Sequential(nn.Linear(h + width, hidden), nn.ReLU())
+        self.net = HyperNetwork(first, hidden, [(layers[1], width)], size, zero, h)
+        self.mlp = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, h)) if mlp else nn.Identity()
     def weights(self,
         pooled, # Mean of the encoder's output `[B, H]`
         layer:int,
     ): # `[B, 2bH + b + H]`
         "The decoder's adapters of inputs, one row for each"
-        return self.net(pooled, layer)
+        return self.net(self.mlp(pooled), layer)
 
 # %% ../../nbs/47_hyper.ipynb #16e34e8b
 @patch
@@ -264,14 +267,15 @@ class HyperDecoder(HyperMethod):
         bottleneck:int=64, # Width b of each adapter
         hidden:int=128, # Of the hypernetwork
         width:int=10, # Of the layers' embeddings
-        placement:str='sequential', # Adapters follow the feed-forward sublayer, or stand "parallel" to it
+        placement:str='parallel', # Adapters stand beside the feed-forward, or follow it: "sequential"
+        mlp:bool=False, # Two more layers on what the hypernetwork is given of an input
         seed:int=0, # Of adapters' and hypernetwork's start
     ):
         super().__init__(backbone, lr)
         layers = [len(sublayers) for sublayers in self.feed_forward]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            hyper = InputAdapters(layers, backbone.width, bottleneck, hidden, width, placement)
+            hyper = InputAdapters(layers, backbone.width, bottleneck, hidden, width, placement, mlp)
         self.backbone.model.hyper = hyper.to(backbone.device)
         self._hook(self.backbone.model.hyper)
 
@@ -289,9 +293,10 @@ def _hook(self:HyperDecoder, hyper):
 
 # %% ../../nbs/47_hyper.ipynb #dd5c9ed7
 @method('hyperdecoder', label='HyperDecoder', sources=False, trains='weights', order=44,
-        placement=option('sequential', 'Adapters follow the feed-forward sublayer, or stand beside it',
-                         choices=('sequential', 'parallel')))
-def train_hyperdecoder(ctx, placement):
+        placement=option('parallel', 'Adapters stand beside the feed-forward sublayer, or follow it',
+                         choices=('parallel', 'sequential')),
+        mlp=option(False, 'Two more layers on what the hypernetwork is given of an input'))
+def train_hyperdecoder(ctx, placement, mlp):
     "HyperDecoder: the decoder's adapters are written for each input"
-    lr = ctx.config.target.lr_weights
-    return ctx.fit(HyperDecoder(ctx.backbone, lr, placement=placement, seed=ctx.config.seed))
+    c = ctx.config
+    return ctx.fit(HyperDecoder(ctx.backbone, c.target.lr_weights, placement=placement, mlp=mlp, seed=c.seed))

@@ -9,7 +9,11 @@ __all__ = ['fisher', 'merge', 'fisher_merge']
 import torch
 from torch import Tensor
 from ..backbone import Backbone
+from ..data import batch_indices
 from ..engine import PerExample, accumulate
+from ..options import method, option
+from ..source import SourcePosterior
+from ..train import PromptTuning
 
 # %% ../../nbs/46_merge.ipynb #c008
 def fisher(
@@ -18,8 +22,9 @@ def fisher(
     examples:list, # N of `Example`; their own labels count
     budget:int=None, # Tokens in one forward pass; the backbone's unless given
 )->Tensor: # `[P, H]`, nats² per unit² of the prompt
-    "Diagonal of the empirical Fisher: mean over examples of the squared gradient of the label's log-likelihood"
-    if not examples: raise ValueError('expected at least one example, got none: the Fisher is a mean over them')
+    "Diagonal of the empirical Fisher: the mean squared gradient of the labels' log-likelihood"
+    if not examples:
+        raise ValueError('expected at least one example, got none: the Fisher is a mean over them')
     total = torch.zeros_like(prompt, dtype=torch.float32, device=backbone.device)
     def add(g): total.add_(g.square().sum(0))
     def copies(inputs):
@@ -36,7 +41,8 @@ def _check_precisions(prompts, fishers):
         raise ValueError(f'expected prompts and fishers [K, P, H], got {list(prompts.shape)} and '
                          f'{list(fishers.shape)}: stack one of each per task')
     if not (fishers.isfinite().all() and (fishers >= 0).all() and fishers.sum() > 0):
-        raise ValueError('expected finite precisions of at least 0, and not all 0; compute them with fisher()')
+        raise ValueError('expected finite precisions of at least 0, and not all 0; '
+                         'compute them with fisher()')
 
 # %% ../../nbs/46_merge.ipynb #1c23699e
 def merge(
@@ -46,27 +52,28 @@ def merge(
 )->Tensor: # `[P, H]`
     "The mode of the product of diagonal Gaussians, eq. (1)"
     _check_precisions(prompts, fishers)
-    if not floor > 0: raise ValueError(f'expected a floor above 0, got {floor}: where no task cares, 0 leaves 0/0')
+    if not floor > 0:
+        raise ValueError(f'expected a floor above 0, got {floor}: where no task cares, 0 leaves 0/0')
     f = (fishers/fishers.mean()).clamp(min=floor)
     return (f*prompts).sum(0)/f.sum(0)
 
-# %% ../../nbs/46_merge.ipynb #60e85229
-from ..data import batch_indices
-from ..options import method, option
-from ..source import SourcePosterior
-from ..train import PromptTuning
+# %% ../../nbs/46_merge.ipynb #367116f0
+def _fishers(ctx, apart, examples):
+    "Of each source's own prompt, on some of its examples"
+    def some(every):
+        at = batch_indices(len(every), min(examples, len(every)), 0, [ctx.config.source.seed])
+        return [every[i] for i in at]
+    prompts = zip(apart.tasks, apart.particles)
+    return torch.stack([fisher(ctx.backbone, x, some(ctx.sources[task])).cpu() for task, x in prompts])
 
 # %% ../../nbs/46_merge.ipynb #bfe46a2a
 @method('merge', label='Fisher merge', sources=True, trains='prompt', order=13,
         examples=option(64, "Examples of each source that its Fisher information is measured on", least=1))
 def fisher_merge(ctx, examples):
     "The sources' own prompts, merged by their Fisher information"
-    apart, seed = ctx.separate(), ctx.config.source.seed
-    def some(all): return [all[i] for i in batch_indices(len(all), min(examples, len(all)), 0, [seed])]
+    apart = ctx.separate()
     def learn(track): # nothing is trained here
-        prompts = zip(apart.tasks, apart.particles)
-        fishers = [fisher(ctx.backbone, x, some(ctx.sources[task])).cpu() for task, x in prompts]
-        merged = merge(apart.particles, torch.stack(fishers))
+        merged = merge(apart.particles, _fishers(ctx, apart, examples))
         return SourcePosterior(merged[None], apart.tasks, apart.backbone, dict(steps=0, parameters=0))
     start = ctx.stage(learn).particles[0]
     return ctx.fit(PromptTuning(ctx.backbone, start, ctx.config.target.lr))

@@ -9,11 +9,60 @@ __all__ = ['MPTSource', 'target_start', 'mpt']
 from functools import partial
 import numpy as np
 import torch, torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 from ..backbone import Backbone
 from ..data import task_indices
 from ..engine import PLAIN, PerExample, accumulate, nll
+from ..options import method, option
+from ..source import SourcePosterior
 from ..target import SharedPrompt
+from ..train import batches, fit
+
+# %% ../../nbs/45_mpt.ipynb #56771b09
+def _seen(backbone, prompts, examples, chunk):
+    "What distillation compares: logits at the labels, last hidden states of decoder and encoder"
+    out, labels = PLAIN.forward(backbone, prompts, examples, chunk, output_hidden_states=True)
+    states = out.decoder_hidden_states[-1], getattr(out, 'encoder_last_hidden_state', None)
+    return out.logits.float(), labels, [h.float() for h in states if h is not None]
+
+# %% ../../nbs/45_mpt.ipynb #d1bb0e5a
+def _mean(values, real):
+    "Means of `[B, T]` over what is real"
+    return (values*real).sum(1)/real.sum(1)
+
+def _rows(width, prompts, examples, chunk):
+    "Which of the encoder's rows are no padding, `[B, P+T]`"
+    lengths = [prompts.length + len(examples[i].ids) for i, _, _ in chunk]
+    return torch.arange(width) < torch.tensor(lengths)[:, None]
+
+def _terms(teachers, temperature, backbone, prompts, examples, chunk):
+    "Of each example cross-entropy, and with teachers KL and the errors of decoder and encoder"
+    logits, labels, states = _seen(backbone, prompts, examples, chunk)
+    label = labels != -100
+    ce = nll(logits, labels)/label.sum(1)
+    if teachers is None: return ce[:, None]
+    with torch.no_grad(): taught, _, targets = _seen(backbone, teachers, examples, chunk)
+    p, q = [(z/temperature).log_softmax(-1) for z in (logits, taught)]
+    kl = F.kl_div(p, q, reduction='none', log_target=True).sum(-1)
+    errors = [(h - target).square().mean(-1) for h, target in zip(states, targets)]
+    real = label, _rows(states[-1].shape[1], prompts, examples, chunk).to(label.device)
+    return torch.stack([ce, _mean(kl, label), *map(_mean, errors, real)], 1)
+
+# %% ../../nbs/45_mpt.ipynb #73b11193
+def _check_tasks(backbone, start, tasks):
+    if start.dim() != 2 or start.shape[1] != backbone.width:
+        raise ValueError(f'start: expected one prompt [P, {backbone.width}], got {list(start.shape)}')
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise ValueError(f'tasks: expected one or more names, each once, got {tasks}')
+
+def _check_teachers(teachers, want, distill, temperature):
+    if not temperature > 0: raise ValueError(f'expected a temperature above 0, got {temperature}')
+    if teachers is None and distill:
+        raise ValueError(f'distill={distill} needs teachers {want}, got none: '
+                         'give learn_prompts(...).particles, or distill=0')
+    if teachers is not None and list(teachers.shape) != want:
+        raise ValueError(f'expected a teacher for each task, {want}, got {list(teachers.shape)}')
 
 # %% ../../nbs/45_mpt.ipynb #c008
 class MPTSource(SharedPrompt):
@@ -25,60 +74,69 @@ class MPTSource(SharedPrompt):
         teachers:Tensor=None, # The tasks' own prompts `[K, P, H]`, in that order: `learn_prompts(...).particles`
         lr:float=.3, # Learning rate of P*
         lr_low:float=.4, # Learning rate of the u_k and v_k
-        distill:float=1., # λ, weight of the distillation; at 0 the teachers, if given, are only measured against
-        hidden:float=1., # η, weight of the hidden states' squared error inside of it
+        distill:float=.9, # λ, weight of the distillation; at 0 teachers are only measured against
+        hidden:float=1., # η, weight of the hidden states' squared errors inside of it
         temperature:float=1., # τ of both distributions
         subset:bool=True, # A step sees a random subset of the tasks; all of them if not
         decompose:bool=True, # Train u_k and v_k; if not they stay at 1, and P* is the prompt of every task
         seed:int=0, # Of the subsets
     ):
-        want, tasks = [len(tasks), *start.shape], list(tasks)
-        if start.dim() != 2 or start.shape[1] != backbone.width: raise ValueError(f'start: expected one prompt [P, {backbone.width}], got {list(start.shape)}')
-        if not tasks or len(set(tasks)) < len(tasks): raise ValueError(f'tasks: expected one or more names, each once, got {tasks}')
-        if not temperature > 0: raise ValueError(f'expected a temperature above 0, got {temperature}')
-        if teachers is None and distill: raise ValueError(f'distill={distill} needs teachers {want}, got none: give learn_prompts(...).particles, or distill=0')
-        if teachers is not None and list(teachers.shape) != want: raise ValueError(f'expected a teacher for each task, {want}, got {list(teachers.shape)}')
-        super().__init__(backbone, start, tasks, lr=lr, lr_low=lr_low, train=('full', 'low') if decompose else ('full',))
+        tasks, train = list(tasks), ('full', 'low') if decompose else ('full',)
+        _check_tasks(backbone, start, tasks)
+        _check_teachers(teachers, [len(tasks), *start.shape], distill, temperature)
+        super().__init__(backbone, start, tasks, lr=lr, lr_low=lr_low, train=train)
         self.teachers = None if teachers is None else teachers.detach().to(backbone.device)
-        self.weights, self.temperature, self.subset, self.seed = (1., distill, distill*hidden), temperature, subset, seed
+        self.weights = dict(loss=1., kl=distill, decoder=distill*hidden)
+        if backbone.family == 'seq2seq': self.weights |= dict(encoder=distill*hidden)
+        self.temperature, self.subset, self.seed = temperature, subset, seed
+
     def groups(self):
         g = super().groups()
         return {'shared': g.pop('full')} | g
-    def sampled(self,
-        step:int, # Number of the step
-    )->list: # Sorted indices of tasks
-        "The tasks that a step sees: a function of seed and step, nothing is kept"
-        k = len(self.tasks)
-        if not self.subset or k < 3: return list(range(k))
-        return task_indices(k, int(np.random.default_rng([self.seed, 10**6+1, step]).integers(2, k+1)), step, self.seed)
-    def _terms(self, teachers, backbone, prompts, examples, chunk): # of each example: cross-entropy, and with teachers KL and squared error
-        def forward(x):
-            out, labels = PLAIN.forward(backbone, x, examples, chunk, output_hidden_states=True)
-            return out.logits.float(), out.decoder_hidden_states[-1].float(), labels
-        logits, h, labels = forward(prompts)
-        terms, real = [nll(logits, labels)], labels != -100
-        if teachers is not None:
-            with torch.no_grad(): logits_q, h_q, _ = forward(teachers)
-            p, q = [(z/self.temperature).log_softmax(-1) for z in (logits, logits_q)]
-            kl = F.kl_div(p, q, reduction='none', log_target=True).sum(-1)
-            terms += [(d*real).sum(1) for d in (kl, (h - h_q).square().mean(-1))]
-        return torch.stack(terms, 1)/real.sum(1, keepdim=True)
-    def backward(self, batch, step):
-        if len(batch) != len(self.tasks) or not all(batch):
-            raise ValueError(f'expected examples of each of {self.tasks}, in this order, got lists of {[len(b) for b in batch]}')
-        seen, total = self.sampled(step), self.products()
-        exs, task = [e for k in seen for e in batch[k]], [k for k in seen for _ in batch[k]]
-        for e, k in zip(exs, task):
-            if e.task not in ('', self.tasks[k]):
-                raise ValueError(f'expected an example of {self.tasks[k]!r}, got one of {e.task!r}: give the batch in the order of tasks')
-        def own(x): return PerExample(lambda inputs: x[[task[i] for i in inputs.index]], x.shape[1])
-        x, teachers = total.detach().requires_grad_(), None if self.teachers is None else own(self.teachers)
-        names = ('loss', 'kl', 'hidden')[:1 if teachers is None else 3]
-        share = torch.tensor([len(batch)/len(seen)/len(batch[k]) for k in task])[:, None]
-        weights = share*torch.tensor(self.weights[:len(names)])
-        values = accumulate(self.backbone, own(x), exs, weights, partial(self._terms, teachers))
-        total.backward(x.grad)
-        return dict(zip(names, ((values[0].cpu()*share).sum(0)/len(batch)).tolist()))
+
+# %% ../../nbs/45_mpt.ipynb #c01bbd0c
+@patch
+def sampled(self:MPTSource,
+    step:int, # Number of the step
+)->list: # Sorted indices of tasks
+    "The tasks that a step sees: a function of seed and step, nothing is kept"
+    k = len(self.tasks)
+    if not self.subset or k < 3: return list(range(k))
+    size = int(np.random.default_rng([self.seed, 10**6+1, step]).integers(2, k+1))
+    return task_indices(k, size, step, self.seed)
+
+# %% ../../nbs/45_mpt.ipynb #2acecc20
+@patch
+def _examples(self:MPTSource, batch, seen):
+    "The examples of a step, and the number of each one's task"
+    if len(batch) != len(self.tasks) or not all(batch):
+        raise ValueError(f'expected examples of each of {self.tasks}, in this order, '
+                         f'got lists of {[len(b) for b in batch]}')
+    examples, task = zip(*[(e, k) for k in seen for e in batch[k]])
+    for e, k in zip(examples, task):
+        if e.task not in ('', self.tasks[k]):
+            raise ValueError(f'expected an example of {self.tasks[k]!r}, got one of {e.task!r}: '
+                             'give the batch in the order of tasks')
+    return examples, torch.tensor(task)
+
+@patch
+def backward(self:MPTSource, batch, step):
+    seen, prompts = self.sampled(step), self.products()
+    examples, task = self._examples(batch, seen)
+    x = prompts.detach().requires_grad_()
+    def own(x): return PerExample(lambda inputs: x[task[inputs.index]], x.shape[1])
+    teachers = None if self.teachers is None else own(self.teachers)
+    names = list(self.weights)[:1 if teachers is None else None]
+    share = len(batch)/len(seen)/task.bincount()[task][:, None] # K/|𝒦|, over the task's examples
+    weights = share*torch.tensor([self.weights[n] for n in names])
+    terms = partial(_terms, teachers, self.temperature)
+    values = accumulate(self.backbone, own(x), examples, weights, terms)
+    prompts.backward(x.grad)
+    log = (values[0].cpu()*share).sum(0)/len(batch)
+    return dict(zip(names, log.tolist()))
+
+# %% ../../nbs/45_mpt.ipynb #9491fcb4
+_TWO_SPEEDS = .4/.3 # published rate of u and v over that of the full matrix
 
 # %% ../../nbs/45_mpt.ipynb #c020
 def target_start(
@@ -87,18 +145,15 @@ def target_start(
     "Where MPT's target stage starts: `SharedPrompt(backbone, full, tasks, u, v)`"
     return method.full.detach().clone(), method.u.detach().mean(0), method.v.detach().mean(0)
 
-# %% ../../nbs/45_mpt.ipynb #bde29148
-from ..options import method, option
-from ..source import SourcePosterior
-from ..train import batches, fit
-
 # %% ../../nbs/45_mpt.ipynb #76f1a5b8
-def _source_stage(ctx, distill):
+def _source_stage(ctx, lr, lr_low, **options):
     "Eq. (1) trained by eq. (2) on the run's sources; the mean factors are kept beside P*"
     o, names = ctx.config.source, list(ctx.sources)
-    teachers = ctx.separate().particles if distill else None
+    teachers = ctx.separate().particles if options['distill'] else None
+    lr = lr or o.lr
+    rates = lr, lr_low or lr*_TWO_SPEEDS
     def learn(track):
-        mpt = MPTSource(ctx.backbone, ctx.start(o.seed), names, teachers, o.lr, o.lr, distill, seed=o.seed)
+        mpt = MPTSource(ctx.backbone, ctx.start(o.seed), names, teachers, *rates, seed=o.seed, **options)
         batch = batches(list(ctx.sources.values()), o.batch, [[o.seed, k] for k in range(len(names))])
         history = fit(mpt, batch, o.steps, o.optimizer, callbacks=track('shared prompt'))
         full, u, v = target_start(mpt)
@@ -108,10 +163,15 @@ def _source_stage(ctx, distill):
 
 # %% ../../nbs/45_mpt.ipynb #e75e7a18
 @method('mpt', label='MPT', sources=True, trains='prompt', order=12,
-        distill=option(1., 'Factor of both distillation losses', least=0))
-def mpt(ctx, distill):
+        distill=option(.9, 'λ, factor of all distillation losses', least=0),
+        hidden=option(1., "Factor of the hidden states' squared errors among them", least=0),
+        temperature=option(1., 'Of the output distributions that are compared', above=0),
+        lr=option(0., "Learning rate of the shared prompt in the source stage; 0 for source.lr", least=0),
+        lr_low=option(0., "Learning rate of the factors there; 0 for 4/3 of the shared prompt's", least=0))
+def mpt(ctx, distill, hidden, temperature, lr, lr_low):
     "MPT: one shared source prompt, distilled from the sources' own, then decomposed for the targets"
-    t, posterior = ctx.config.target, _source_stage(ctx, distill)
+    options = dict(distill=distill, hidden=hidden, temperature=temperature)
+    t, posterior = ctx.config.target, _source_stage(ctx, lr, lr_low, **options)
     u, v = [torch.tensor(posterior.config[name]) for name in 'uv']
     train = ('full',)*t.full + ('low',)*t.low
     return ctx.fit(SharedPrompt(ctx.backbone, posterior.particles[0], ctx.tasks, u, v, t.lr, t.lr_low, train))

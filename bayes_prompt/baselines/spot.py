@@ -27,13 +27,13 @@ def similarity(
 
 # %% ../../nbs/43_spot.ipynb #181cb6cb
 def retrieve(
-    sources:Tensor, # Source prompts `[K, P, H]`
-    early:Tensor, # The target's own prompt after some steps from the sources' common start, `[P, H]`
+    sources:Tensor, # Finished source prompts `[K, P, H]`
+    early:Tensor, # The target's own prompt after some steps from the keys' start, `[P, H]`
     top:int=1, # Number N of source prompts that are averaged; 1 is retrieval
     weighted:bool=True, # Weight these by their similarity; else alike
-    keys:Tensor=None, # What `early` is compared with, `[K, P, H]`; the source prompts unless given
+    keys:Tensor=None, # The sources' early prompts `[K, P, H]`; the finished ones unless given
 )->Tensor: # `[P, H]`, where the target starts
-    "The source prompt most similar to the target's early prompt, or the mean of the top N"
+    "The source prompt whose key is most similar to the target's early prompt, or the mean of the top N"
     if not 1 <= top <= len(sources):
         raise ValueError(f'expected top from 1 to the number of source prompts {len(sources)}, got {top}')
     keys = sources if keys is None else keys
@@ -43,31 +43,32 @@ def retrieve(
     return torch.einsum('k,kph->ph', w/w.sum(), sources[best].float())
 
 # %% ../../nbs/43_spot.ipynb #6580f4eb
-def _early_prompts(ctx, start, steps):
-    "The source tasks' prompts after as many steps as the target's early one"
+def _early_prompts(ctx, seed, steps):
+    "The source tasks' prompts after as many steps from the same start as the target's early one"
     target = ctx.config.target
     as_target = dict(steps=steps, batch=target.batch, lr=target.lr, optimizer=target.optimizer)
     early = ctx.config.source.changed(as_target)
-    def learn(track): return learn_prompts(ctx.backbone, ctx.sources, start, early, track)
-    return ctx.stage(learn, early, part='early prompts')
+    def learn(track): return learn_prompts(ctx.backbone, ctx.sources, ctx.start(seed), early, track)
+    return ctx.stage(learn, early, part='early prompts', start=seed).particles
+
+def _early_steps(target): return max(1, target.steps//4)
 
 # %% ../../nbs/43_spot.ipynb #2ab6e48f
 @method('spot', label='SPoT', sources=True, trains='prompt', order=10,
         top=option(1, 'How many source prompts are joined', least=1),
-        keys=option('finished', "The sources' prompts that the target's early one is compared with",
-                    choices=('finished', 'early')),
-        begin=option('sources', "Where the early prompt begins: the sources' start, or the target's own",
+        keys=option('early', "The sources' prompts that the target's early one is compared with",
+                    choices=('early', 'finished')),
+        begin=option('sources', "Where early prompts begin: the sources' start, or the target's own",
                      choices=('sources', 'target')))
 def spot(ctx, top, keys, begin):
     "SPoT: from the source prompt that the target's early prompt resembles"
     source, target = ctx.config.source, ctx.config.target
-    most = len(source.tasks)
+    most, steps = len(source.tasks), _early_steps(target)
     if top > most: raise ValueError(f'spot.top: expected at most all source tasks, {most}, got {top}')
+    seed = source.seed if begin == 'sources' else ctx.config.seed
+    compared = _early_prompts(ctx, seed, steps) if keys == 'early' else None
     finished = ctx.separate().particles
-    common = ctx.start(source.seed)
-    steps = max(1, target.steps//4)
-    start = common if begin == 'sources' else ctx.start()
-    early = ctx.fit(PromptTuning(ctx.backbone, start, target.lr), steps, judged=False).prompt.detach()
-    compared = _early_prompts(ctx, common, steps).particles if keys == 'early' else None
+    tuning = PromptTuning(ctx.backbone, ctx.start(seed), target.lr)
+    early = ctx.fit(tuning, steps, judged=False).prompt.detach()
     found = retrieve(finished, early, top, keys=compared)
     return ctx.fit(PromptTuning(ctx.backbone, found, target.lr), target.steps - steps)

@@ -17,15 +17,23 @@ def _layer_norms(model):
     norms = [m for m in model.modules() if 'Norm' in type(m).__name__]
     return [m for m in norms if getattr(m, 'weight', None) is not None]
 
+def _linear(model):
+    "Name -> linear layer; GPT-2 keeps its matrices transposed, in layers of another class"
+    from transformers.pytorch_utils import Conv1D
+    return {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
+
 # %% ../../nbs/42_weights.ipynb #0e043a2a
+# Names of the matrices in T5; BART, Llama, OPT; with the key in GPT-2; in GPT-NeoX, BLOOM, Falcon; in Phi-3
+_QUERY_AND_VALUE = ('q', 'v'), ('q_proj', 'v_proj'), ('c_attn',), ('query_key_value',), ('qkv_proj',)
+
 def _query_and_value(backbone):
-    "What a T5 calls its query and value matrices, or a BART"
-    linear = [name for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear)]
-    linear = {name.rsplit('.', 1)[-1] for name in linear}
-    for pair in (['q', 'v'], ['q_proj', 'v_proj']):
-        if linear.issuperset(pair): return pair
-    raise ValueError(f'LoRA: expected linear layers q and v (T5) or q_proj and v_proj (BART), '
-                     f'backbone {backbone.name!r} has {sorted(linear)}; use a backbone of either family')
+    "What a backbone calls its query and value matrices, and whether they are kept transposed"
+    ends = {name.rsplit('.', 1)[-1]: m for name, m in _linear(backbone.model).items()}
+    for names in _QUERY_AND_VALUE:
+        if ends.keys() >= set(names): return list(names), not isinstance(ends[names[0]], nn.Linear)
+    known = ', '.join(' and '.join(names) for names in _QUERY_AND_VALUE)
+    raise ValueError(f'LoRA: expected linear layers of one of the names {known}; backbone {backbone.name!r} '
+                     f'has {sorted(ends)}; use a T5, a BART or a Llama')
 
 # %% ../../nbs/42_weights.ipynb #c015
 class LoRA(WeightMethod):
@@ -40,7 +48,9 @@ class LoRA(WeightMethod):
         from peft import LoraConfig, inject_adapter_in_model
         super().__init__(backbone, lr)
         model = self.backbone.model
-        config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=0., target_modules=_query_and_value(backbone))
+        names, transposed = _query_and_value(backbone)
+        config = LoraConfig(
+            r=r, lora_alpha=alpha, lora_dropout=0., target_modules=names, fan_in_fan_out=transposed)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             inject_adapter_in_model(config, model)
@@ -68,8 +78,20 @@ class Bottleneck(nn.Module):
         return self.up(z).to(y.dtype)
 
 # %% ../../nbs/42_weights.ipynb #9cf3ed88
-# Where a T5 (first two) or a BART ends a sublayer, cross-attention left out
-_SUBLAYERS = '.SelfAttention', '.DenseReluDense', '.self_attn', '.fc2'
+# Where a self-attention and a feed-forward end, before the residual is added
+_SUBLAYERS = {
+    'T5': ('.SelfAttention', '.DenseReluDense'), 'BART, OPT, Phi': ('.self_attn', '.fc2'),
+    'Llama, Qwen, Mistral, Gemma': ('.self_attn', '.mlp'), 'GPT-2, GPT-Neo': ('.attn', '.mlp'),
+    'GPT-NeoX': ('.attention', '.mlp'), 'BLOOM, Falcon': ('.self_attention.dense', '.mlp.dense_4h_to_h')}
+
+def _sublayers(backbone):
+    "The modules that end the sublayers of a backbone, in order; as many of one kind as of the other"
+    modules = dict(backbone.model.named_modules())
+    for ends in _SUBLAYERS.values():
+        pair = [[name for name in modules if name.endswith(end)] for end in ends]
+        if pair[0] and len(pair[0]) == len(pair[1]): return [n for n in modules if n in {*pair[0], *pair[1]}]
+    raise ValueError(f'Adapters: expected the sublayers of one of {"; ".join(_SUBLAYERS)}, '
+                     f'backbone {backbone.name!r} has others; use a T5 or a BART')
 
 def _append(module, args, out):
     if not isinstance(out, tuple): return out + module.adapter(out)
@@ -87,10 +109,7 @@ class Adapters(WeightMethod):
     ):
         super().__init__(backbone, lr)
         model = self.backbone.model
-        sublayers = [m for name, m in model.named_modules() if name.endswith(_SUBLAYERS)]
-        if not sublayers:
-            raise ValueError(f'Adapters: expected sublayers named *{", *".join(_SUBLAYERS)}, '
-                             f'backbone {backbone.name!r} has none; use a T5 or a BART')
+        sublayers = [model.get_submodule(name) for name in _sublayers(backbone)]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             for m in sublayers:
@@ -125,8 +144,7 @@ class BitFit(WeightMethod):
     ):
         super().__init__(backbone, lr)
         model = self.backbone.model
-        linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-        self.free = {'biases': [_bias(m) for m in linear + _layer_norms(model)]}
+        self.free = {'biases': [_bias(m) for m in [*_linear(model).values(), *_layer_norms(model)]]}
 
 # %% ../../nbs/42_weights.ipynb #0549cb7d
 @method('bitfit', label='BitFit', sources=False, trains='weights', order=42)
