@@ -96,7 +96,7 @@ class Begun:
     made:list # Those of each layer as computed, (keys, values) `[M, heads, P, d]`
     layers:list # What examples see of them: the same numbers as leaves, or the same tensors
     length:int # P
-    shape:tuple # (M, 0, H): no row of a prompt is in a pair
+    shape:tuple # (M, R, H): a pair has no row of its prompt, but a copy of its keys and values, which weighs as much as R
 
 def begun(backbone, prompts, leaves):
     "One pass over all prompts"
@@ -108,7 +108,7 @@ def begun(backbone, prompts, leaves):
     cut = [tuple(t.detach().requires_grad_(t.requires_grad) for t in kv) for kv in made]
     (m, p, h) = prompts.shape
     backbone.meter.update(sequences=m, tokens=m*p)
-    return Begun(made, cut if leaves else made, p, (m, 0, h))
+    return Begun(made, cut if leaves else made, p, (m, p//16, h))
 
 def finished(begun):
     "The backward pass of `begun`"
@@ -338,6 +338,11 @@ def _by_length(config):
     said = [str(getattr(config, k, '')) for k in ('rope_parameters', 'rope_scaling')]
     return any(word in s for s in said for word in ('longrope', 'dynamic'))
 
+def _sees_all(config):
+    "Does each row see all before it, in every layer?"
+    windows = [getattr(config, k, None) for k in ('sliding_window', 'attention_chunk_size')]
+    return not any(windows) and {*(getattr(config, 'layer_types', None) or [])} <= {'full_attention'}
+
 def _differs(backbone, engine):
     "How far losses and gradients of a small step are from the plain way's, relatively"
     n = backbone.embed.num_embeddings
@@ -357,10 +362,11 @@ def engine_for(
     "The shared prompt where it gives the plain way's numbers; `load_backbone` asks"
     model, small = backbone.model, 1e-3 if backbone.embed.weight.dtype.itemsize > 2 else .1
     if model.config.model_type not in _EQUAL or _by_length(model.config): return None
-    packed = backbone.device.type == 'cpu' and getattr(model, '_supports_attention_backend', False)
-    if packed and _differs(backbone, PackedPrefix()) < small: return PackedPrefix()
-    far = _differs(backbone, SharedPrefix())
-    if far < small: return SharedPrefix()
+    ours = getattr(model, '_supports_attention_backend', False) # else it has an attention of its own
+    packed = [PackedPrefix()] if ours and _sees_all(model.config) and backbone.device.type == 'cpu' else []
+    for engine in (*packed, SharedPrefix()):
+        far = _differs(backbone, engine)
+        if far < small: return engine
     warnings.warn(f'backbone {backbone.name!r} gives other numbers when its prompt is computed once '
                   f'(by {far:.1g}): it goes the plain way')
 
