@@ -96,7 +96,7 @@ class Begun:
     made:list # Those of each layer as computed, (keys, values) `[M, heads, P, d]`
     layers:list # What examples see of them: the same numbers as leaves, or the same tensors
     length:int # P
-    shape:tuple # (M, R, H): a pair has no row of its prompt, but a copy of its keys and values, which weighs as much as R
+    shape:tuple # (M, R, H): a pair has a copy of its prompt's keys and values, as heavy as R rows
 
 def begun(backbone, prompts, leaves):
     "One pass over all prompts"
@@ -224,7 +224,7 @@ class Rows:
     sizes:list # Rows of each
 
 def in_blocks(mask, p, dtype, most=128):
-    "First row, one after the last, and what is added to scores of p rows of a prompt and of those up to the last"
+    "First row, one after the last, what is added to scores of p rows before and those up to it"
     t = len(mask)
     seen = torch.zeros(t, p + t, dtype=dtype).masked_fill_(~F.pad(mask, (p, 0), value=True), -torch.inf)
     n = -(-t//most)
@@ -321,7 +321,8 @@ class PackedPrefix(SharedPrefix):
     def scores(self, backbone, once, examples, chunk, labels):
         if not isinstance(once, Begun): return super().scores(backbone, once, examples, chunk, labels)
         labels = [tuple(label[label != -100].tolist()) for label in labels]
-        return self.log_likelihoods(backbone, once, chunk, [examples[i].ids for i, _, _ in chunk], [labels]*len(chunk))
+        texts = [examples[i].ids for i, _, _ in chunk]
+        return self.log_likelihoods(backbone, once, chunk, texts, [labels]*len(chunk))
 
 # %% ../nbs/24_causal.ipynb #183b3830
 _EQUAL = (
