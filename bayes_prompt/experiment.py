@@ -176,8 +176,9 @@ def planned(
     experiment:Experiment,
     out, # Folder of its records
 )->list: # Of (configuration, path of its record or None)
-    "The runs in their order, and which are done"
-    records = {seen['key']: path for path in sorted(Path(out).glob('*.json')) if (seen := _seen(path))}
+    "The runs in their order, and which are done; of a run made again with other data, as it was asked for last"
+    paths = sorted(Path(out).glob('*.json'), key=lambda path: (path.stat().st_mtime_ns, path))
+    records = {seen['key']: path for path in paths if (seen := _seen(path))}
     return [(c, records.get(_same(c))) for c in experiment.configs]
 
 # %% ../nbs/53_experiment.ipynb #c4f058e0

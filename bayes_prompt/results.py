@@ -106,7 +106,8 @@ def predictions(
     config = flat(record['config'])
     target = target or config['target']
     said = choose(target, record.get('predictions', {}), 'predictions of')
-    return _decoded(said, TASKS[target].choices(config['style']))
+    then = record.get('choices', {}).get(target) # the task may say something else by now
+    return _decoded(said, then or TASKS[target].choices(config['style']))
 
 def _decoded(said, choices):
     "Answers as text: free text as it is, labels by their indices"

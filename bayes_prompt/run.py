@@ -6,7 +6,7 @@
 __all__ = ['method_of', 'make_record', 'run']
 
 # %% ../nbs/52_run.ipynb #a3cb5fe8
-import importlib, shutil
+import importlib, os, shutil
 from dataclasses import asdict
 from time import perf_counter
 from torch import Tensor
@@ -127,7 +127,7 @@ def make_record(
         loss=[round(h['loss'], 4) for h in ctx.history],
         source_history=_rounded(ctx.source.history) if ctx.source else [],
         predicted_ratio=_particles(c, ctx.backbone.width),
-        predictions=_predictions(ctx), **_several(ctx, scores), **_judged(ctx.history), **_skipped(ctx))
+        predictions=_predictions(ctx), choices={t: list(d.choices) for t, d in ctx.data.items() if d.choices}, **_several(ctx, scores), **_judged(ctx.history), **_skipped(ctx))
 
 # %% ../nbs/52_run.ipynb #c014
 def run(
@@ -146,7 +146,9 @@ def run(
     running = out/'sources'/'running'/path.stem
     for folder in (out/'prompts', running): folder.mkdir(parents=True, exist_ok=True)
     with alone(running, 'this very run'):
-        if path.exists(): record = _read(path, c)
+        if path.exists():
+            record = _read(path, c)
+            os.utime(path) # of records that only their data tells apart, the newest counts
         else:
             reset_peak(c.compute.device)
             ctx = Context(c, out, path.stem, progress, loggers)
