@@ -6,7 +6,7 @@
 __all__ = ['method_of', 'make_record', 'run']
 
 # %% ../nbs/52_run.ipynb #a3cb5fe8
-import importlib, os, shutil
+import importlib, shutil
 from dataclasses import asdict
 from time import perf_counter
 from torch import Tensor
@@ -146,9 +146,7 @@ def run(
     running = out/'sources'/'running'/path.stem
     for folder in (out/'prompts', running): folder.mkdir(parents=True, exist_ok=True)
     with alone(running, 'this very run'):
-        if path.exists():
-            record = _read(path, c)
-            os.utime(path) # of records that only their data tells apart, the newest counts
+        if path.exists(): record = _read(path, c)
         else:
             reset_peak(c.compute.device)
             ctx = Context(c, out, path.stem, progress, loggers)
