@@ -120,3 +120,17 @@ def test_weight_decay_is_the_optimisers():
     Two.p.grad = torch.zeros(3)
     o.step()
     assert torch.allclose(Two.p, torch.full((3,), 1 - .1*.5)) # decoupled: rate times decay
+
+def test_a_training_that_skips_its_last_steps_is_no_result(tiny):
+    class Lost(PromptTuning):
+        def backward(self, batch, step):
+            if step >= self.at: raise NotFinite('a loss is nan')
+            self.prompt.grad = torch.zeros_like(self.prompt)
+            return dict(loss=1.)
+    for at, steps, lost in ((1, 3, 2), (9, 10, 1), (32, 40, 8)):
+        method = Lost(tiny, torch.zeros(2, tiny.width))
+        method.at = at
+        with pytest.warns(UserWarning), pytest.raises(ValueError, match=f'the last {lost} of {steps} steps were skipped'): fit(method, lambda t: [], steps)
+    method = Lost(tiny, torch.zeros(2, tiny.width))
+    method.at = 39
+    with pytest.warns(UserWarning): assert fit(method, lambda t: [], 40)[-1]['skipped'] == 1
