@@ -42,6 +42,7 @@ def one_sentence(
 ):
     "Errors that a user can mend as one sentence; Ctrl-C and a scheduler's signal as what was kept and how to go on"
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # two spinning threads beside a busy neighbour are many times slower than one
+    if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='replace') # a terminal that knows no … or −
     try:
         with _listening(): yield
     except (ValueError, OSError, MemoryError) as e: sys.exit('error: ' + ' '.join(str(e).split()))

@@ -203,6 +203,14 @@ def _files(task, folder):
     raise ValueError(f'no data of task {task.name!r}: expected {expected} in {where}')
 
 # %% ../nbs/11_data.ipynb #2358e7b9
+def _check_unread(task, folder):
+    "`ValueError` where a task's data seems to be there, under a name that is not read"
+    kinds = (*KINDS, '.txt', '.gz', '.xlsx')
+    near = [f for f in sorted(Path(folder).iterdir()) if f.name.split('.')[0].casefold() == task.name.casefold()
+            and (f.is_dir() or f.suffix.lower() in kinds)]
+    if near: raise ValueError(f'{near[0]}: expected the data of task {task.name!r} as {task.name}{_LISTED} '
+                              f'or {task.name}/train{_LISTED}: rename it, or take it away')
+
 def _folder(task, data_dir):
     "Where the files of a task are, and how a record calls that"
     if task.hub:
@@ -212,6 +220,7 @@ def _folder(task, data_dir):
     if data_dir and not Path(data_dir).is_dir():
         raise ValueError(f"no folder {str(data_dir)!r}: expected the tasks' data in it")
     if data_dir and _own_files(task, data_dir): return data_dir, str(data_dir) # else it is for other tasks
+    if data_dir and not task.folder: _check_unread(task, data_dir)
     return task.folder or Path(bayes_prompt.__path__[0])/'assets'/'mini', str(task.folder or 'mini')
 
 def commits(task, folder): # part -> where it is from, as the page on the Hub wrote it
@@ -409,6 +418,10 @@ def few_shot(
         raise ValueError(f'expected a whole number of at least 1 as k, got {k!r}')
     if not pairs: raise ValueError('expected examples to draw from, got none')
     whole = classes is not None and not len(classes)
+    there = {y for _, y in pairs}
+    lacks = [c for c in classes or () if c not in there]
+    if lacks: raise ValueError(f'expected {k} examples of {lacks[0]!r}, the training part has none: '
+                               'take the label out of the task, or ask for no k')
     rng, by = np.random.default_rng([seed, 16]), {}
     for i, (_, y) in enumerate(pairs): by.setdefault('all' if whole else y, []).append(i)
     fewest = min(map(len, by.values()))

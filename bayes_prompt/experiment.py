@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from .config import Config, _dotted, flat, long_names, make_config, read_changes, told, told_by
+from .config import Config, _dotted, flat, long_names, make_config, read_changes, record_name, told, told_by
 from .options import choose, methods, unknown
 from .store import read_json, read_table
 
@@ -172,13 +172,23 @@ def _glance(path, changed):
 def _seen(path): return _glance(path, path.stat().st_mtime_ns)
 
 # %% ../nbs/53_experiment.ipynb #d51271f6
+def _current(config, paths):
+    "A run's record; of several, whose data or weights have changed in between, that of today's, if any"
+    if len(paths) < 2: return paths[0] if paths else None
+    from bayes_prompt.protocol import data_fingerprint, weights_of # torch comes only now
+    now = record_name(config, data_fingerprint(config, config.tasks), weights_of(config))
+    return next((p for p in paths if p.stem == now), None)
+
+# %% ../nbs/53_experiment.ipynb #55c26b9a
 def planned(
     experiment:Experiment,
     out, # Folder of its records
 )->list: # Of (configuration, path of its record or None)
     "The runs in their order, and which are done"
-    records = {seen['key']: path for path in sorted(Path(out).glob('*.json')) if (seen := _seen(path))}
-    return [(c, records.get(_same(c))) for c in experiment.configs]
+    records = {}
+    for path in sorted(Path(out).glob('*.json')):
+        if seen := _seen(path): records.setdefault(seen['key'], []).append(path)
+    return [(c, _current(c, records.get(_same(c), []))) for c in experiment.configs]
 
 # %% ../nbs/53_experiment.ipynb #c4f058e0
 def _names(configs):

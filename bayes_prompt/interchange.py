@@ -150,6 +150,9 @@ def from_peft(
     config, weights, kind = _adapter(path, backbone.family)
     n = config.get('num_virtual_tokens')
     try:
+        rows = len(weights['prompt_embeddings'])
+        if type(n) is not int or not 1 <= n <= rows:
+            raise ValueError(f'the adapter in {path} has a prompt of {rows} rows, and its configuration says {n!r}: save it again')
         prompt = weights['prompt_embeddings'][:n]
         if kind == 'MULTITASK_PROMPT_TUNING': prompt = prompt*_product(weights, n, task, path)
     except (RuntimeError, IndexError, TypeError) as e:

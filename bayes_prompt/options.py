@@ -108,7 +108,8 @@ _KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 
 
 def _is_number(value):
     "A number of Python or numpy, or a tensor that holds one; true and false are none"
-    return not isinstance(value, bool) and (isinstance(value, Real) or hasattr(value, 'item'))
+    if math.prod(getattr(value, 'shape', (0,))) == 1: value = value.item()
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 def _typed(key, value, default):
     "The value in the option's type; `ValueError` for another type"

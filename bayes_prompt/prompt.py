@@ -188,6 +188,8 @@ def _texts(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(t, str) for t in pair):
             raise ValueError(f'expected a text and a target, got {repr(pair)[:100]} in pair {i}; drop '
                              'or mend that row')
+        if any('\ud800' <= c <= '\udfff' for t in pair if not t.isascii() for c in t):
+            raise ValueError(f'expected texts, got half a character in pair {i}: {repr(pair)[:100]}; mend that row')
         if not all(t.strip() for t in pair):
             raise ValueError(f'expected a text and a target, got an empty one in pair {i}: '
                              f'{repr(pair)[:100]}; drop or mend that row')

@@ -23,7 +23,7 @@ from .evaluate import evaluate, label_probabilities
 from .metrics import METRICS
 from .options import methods
 from .packed import pack
-from .prompt import chat_cue, encode, init_prompts
+from .prompt import chat_cue, encode, init_prompts, label_ids
 from .source import SourcePosterior, learn_posterior, learn_prompts
 from .store import alone, file_fingerprint, fingerprint
 from .target import target_method, tune
@@ -143,6 +143,15 @@ def _check_targets(name, pairs, examples):
         raise ValueError(f'{name}: expected targets of at most {_LONGEST:,} tokens, got one of {len(e.labels):,} '
                          f'({target[:40]!r}…): shorten it')
 
+def _check_aliases(config):
+    "`ValueError` where a source is a target under another name"
+    folder = config.data.folder or None
+    def contents(name): return TASKS[name].label, sorted(map(file_fingerprint, task_files(name, folder)))
+    targets = {t: contents(t) for t in (config.target.task, *config.target.others)}
+    for s in config.source.tasks if methods()[config.method].sources else ():
+        same = [t for t, there in targets.items() if there == contents(s)]
+        if same: raise ValueError(f'the source task {s!r} has the very data of the target {same[0]!r}: take it out of source.tasks')
+
 @lru_cache(None) # once in a process
 def _say_cut(name, share, room):
     print(f'{name}: {share:.0%} of the texts are longer than {room} tokens, and what comes later is not read; '
@@ -165,6 +174,7 @@ class Context:
         c, t = config.compute, config.target
         self._files = c.backbone, c.device, c.dtype, weights_fingerprint(c.backbone)
         self.backbone = pack(_read_backbone(*self._files), c.engine)
+        _check_aliases(config)
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
         self.indices = {name: self._draw(d) for name, d in self.data.items()}
@@ -185,8 +195,7 @@ class Context:
     )->list: # Of `Example`
         "Token ids; how many texts were cut is noted"
         length, most = self.config.length, self.config.data.max_src or task.max_src
-        cue = chat_cue(self.backbone, task.cue) if self.config.data.chat else task.cue
-        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), most, length, task.name, cue))
+        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), most, length, task.name, self._cue(task)))
         _check_targets(task.name, pairs, examples)
         room = min(most, self.backbone.max_len - length) if self.backbone.max_len else most
         full = [len(e.ids) >= room if e.cue is None else e.cut for e in examples] # a cue is not counted
@@ -194,6 +203,8 @@ class Context:
         if cut > .5 >= self.cut.get(task.name, 0): _say_cut(task.name, cut, room)
         self.cut[task.name] = cut
         return examples
+
+    def _cue(self, task): return chat_cue(self.backbone, task.cue) if self.config.data.chat else task.cue
 
     def _draw(self, data):
         k = self.config.target.k
@@ -204,9 +215,15 @@ class Context:
         return self.encode([data.train[i] for i in self.indices[name]], data.task)
 
     def _try_metric(self, data):
-        "A metric that does not fit the task is refused now, not after the training"
-        some = data.answers[self.config.data.part][:2]
-        METRICS[data.task.metric](some, [a[0] for a in some], data.choices)
+        "A metric or choices that do not fit are refused now, not after the training"
+        c, d = self.config.target, self.config.data
+        rows = {'validation': c.judge_rows or d.limit} if c.judge_every else {}
+        for part, n in (rows | {d.part: d.limit}).items():
+            n = n or None if data.groups else 2
+            some = data.answers[part][:n]
+            groups = dict(groups=data.groups[part][:n], sizes=data.sizes) if data.groups else {}
+            METRICS[data.task.metric](some, [a[0] for a in some], data.choices, **groups)
+        label_ids(self.backbone, data.choices, distinct=True, cue=self._cue(data.task))
 
     def start(self, seed:int=None)->Tensor: # `[P, H]`
         "One prompt, as from scratch"

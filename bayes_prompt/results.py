@@ -48,6 +48,7 @@ def _row(record, target, metric=None):
     row |= {k: scores.get(k) for k in kept} | dict(validation=validation and validation[metric])
     row |= dict(constant=_constant(scores, metric, headline))
     row |= dict(predictions=record.get('predictions', {}).get(target))
+    row |= {k: record.get(k) for k in ('data', 'weights')} # fingerprints
     row |= {f'cost_{k}': v for k, v in record.get('cost', {}).items()}
     row |= {f'{k}_seconds': record['seconds'][k] for k in ('source', 'target')}
     row |= dict(trainable=record['trainable'], memory=record['peak_memory_mib'])
@@ -106,7 +107,8 @@ def predictions(
     config = flat(record['config'])
     target = target or config['target']
     said = choose(target, record.get('predictions', {}), 'predictions of')
-    return _decoded(said, TASKS[target].choices(config['style']))
+    then = record.get('choices', {}).get(target) # the task may say something else by now
+    return _decoded(said, then or TASKS[target].choices(config['style']))
 
 def _decoded(said, choices):
     "Answers as text: free text as it is, labels by their indices"
@@ -164,6 +166,10 @@ def _reads_sources(method):
 
 def _crossed(g, what):
     "A method's scores on a target by seed and source seed; one column where a seed has but one run"
+    for what_of in ('data', 'weights'):
+        if what_of in g and g[what_of].nunique() > 1:
+            raise ValueError(f'{what}: expected runs of the same {what_of}, which have changed between these records: '
+                             'move those away that are older, or give runs that differ names with arms(df)')
     g = g if 'source_seed' in g else g.assign(source_seed=0)
     if not _reads_sources(g.method.iloc[0]): # the same with each source seed
         _one_per_seed(g, what, ['seed', 'source_seed'] if g.source_seed.nunique() > 1 else ['seed'])

@@ -64,7 +64,8 @@ class Target(Options):
     lr_weights:float = option(0., "Learning rate of weights of the model; 0 for the method's usual one", least=0, most=1e6)
     optimizer:str = option('adam', 'Optimiser', choices='train:OPTIMIZERS')
     warmup:float = option(.1, 'Share of the steps in which the rate rises; from 1 on a number of steps', least=0)
-    weight_decay:float = option(0., "The optimiser's", least=0)
+    weight_decay:object = option('usual', "The optimiser's; usual is torch's, .01 of adamw and 0 of the others",
+                                 choices=('usual',), other='number', least=0)
     prior:str = option('mean', 'What the source particles make of themselves', choices='target:PRIORS')
     sigma:float = option(16., 'Width of the prior', least=1e-15)
     unit:str = option('one', "What sigma is measured in: one, the embeddings' RMS, the particles' spread",

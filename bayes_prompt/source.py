@@ -154,5 +154,7 @@ def learn_prompts(
         key = fingerprint(backbone.name, start, examples, _noted(asdict(o))) if heard else ''
         histories.append(fit(pt, batch, o.steps, o.optimizer, callbacks=heard, key=key))
         prompts.append(pt.prompt.detach().cpu())
-    mean_loss = [dict(loss=sum(h['loss'] for h in step)/len(step)) for step in zip(*histories)]
+    def mean(step): return dict(loss=sum(h['loss'] for h in step)/len(step))
+    def skipped(step): return dict(skipped=n) if (n := sum(h.get('skipped', 0) for h in step)) else {}
+    mean_loss = [mean(step) | skipped(step) for step in zip(*histories)]
     return SourcePosterior(torch.stack(prompts), names, backbone.name, _noted(asdict(o)) | dict(separate=True), mean_loss)

@@ -9,7 +9,7 @@ __all__ = ['write', 'write_json', 'read_json', 'read_table', 'save_tensors', 'Da
 # %% ../nbs/02_store.ipynb #7bd7dbda
 import hashlib, json, os, sys, uuid, zlib
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 # %% ../nbs/02_store.ipynb #542df0b3
@@ -71,6 +71,14 @@ def _shallow(obj, left=50):
     for x in inside: _shallow(x, left - 1)
     return obj
 
+def _object(pairs):
+    "A JSON object; of two values under one key, as TOML too refuses them, nobody knows which is meant"
+    once = dict(pairs)
+    if len(once) == len(pairs): return once
+    seen = set()
+    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    raise ValueError(f'two values for the key {twice[:40]!r}')
+
 def _parsed(data, path, what, format, loads):
     try: return _shallow(loads(data.decode('utf-8-sig')))
     except (ValueError, RecursionError) as e:
@@ -85,7 +93,7 @@ def read_json(
 ):
     "Read JSON; `ValueError` in one sentence when it is not there, or damaged"
     path = Path(path)
-    obj = _parsed(_bytes(path, what), path, what, 'JSON', json.loads)
+    obj = _parsed(_bytes(path, what), path, what, 'JSON', partial(json.loads, object_pairs_hook=_object))
     if isinstance(obj, kind): return obj
     raise ValueError(f'the {what} {path} holds a JSON {type(obj).__name__}, expected an object of keys and values')
 

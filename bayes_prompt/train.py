@@ -105,7 +105,7 @@ OPTIMIZERS = dict(
 def make_optimizer(
     method:PromptMethod, # With `groups()`
     name:str='adam', # adam, adamw, sgd, adagrad or adafactor
-    weight_decay:float=0.,
+    weight_decay='usual', # A number, or what torch has
 )->torch.optim.Optimizer: # One parameter group for each of the method's
     "An optimiser over the method's groups; `ValueError` when a group is empty or a parameter stands in two"
     make, kind, seen = choose(name, OPTIMIZERS, 'optimizer'), type(method).__name__, set()
@@ -117,7 +117,7 @@ def make_optimizer(
                 raise ValueError(f'group {group!r} of {kind} holds a parameter that is frozen or in two groups')
             seen.add(id(p))
     groups = [dict(params=ps, lr=lr, name=group) for group, (ps, lr) in method.groups().items()]
-    return make(groups, weight_decay=weight_decay)
+    return make(groups, **({} if weight_decay == 'usual' else dict(weight_decay=weight_decay)))
 
 # %% ../nbs/25_train.ipynb #4a6152fd
 class NotFinite(ValueError):
@@ -137,8 +137,6 @@ def check_finite(
     raise NotFinite(f'the loss of particle {m} on task {task} is {losses[m, k].item()}{more}')
 
 # %% ../nbs/25_train.ipynb #8d2db647
-_IN_A_ROW = 10 # skipped steps that end a training
-
 def _check_log(log):
     bad = {k: v for k, v in log.items() if not torch.isfinite(torch.tensor(v))}
     if bad: raise NotFinite(f'what a step logs is not finite: {bad}')
@@ -153,7 +151,7 @@ def _check_gradients(optimizer):
 # %% ../nbs/25_train.ipynb #863c8a36
 class Training:
     "The state of a training between two steps"
-    def __init__(self, method:PromptMethod, steps:int, optimizer='adam', warmup=.1, callbacks=(), key='', weight_decay=0.):
+    def __init__(self, method:PromptMethod, steps:int, optimizer='adam', warmup=.1, callbacks=(), key='', weight_decay='usual'):
         self.method, self.steps, self.callbacks, self.key = method, steps, list(callbacks), key
         self.optimizer = make_optimizer(method, optimizer, weight_decay)
         self.rates = [g['lr'] for g in self.optimizer.param_groups]
@@ -197,10 +195,11 @@ class Training:
 
     def _skip(self, error):
         "Take no step; the history repeats the loss of the one before"
-        recent = [h.get('skipped', 0) for h in self.history[-_IN_A_ROW+1:]]
-        if not self.history or (len(recent) == _IN_A_ROW-1 and all(recent)):
-            n = f' for the {_IN_A_ROW}th time in a row' if self.history else ''
-            raise ValueError(f'step {self.step}: {error}{n}; expected finite numbers; use a lower learning rate') from None
+        most = min(10, max(1, self.steps//10)) # in a row
+        before = [h.get('skipped', 0) for h in self.history[max(0, self.step+1-most):]]
+        if not self.history or all(before):
+            again = f', as at {len(before)} steps before' if before else ''
+            raise ValueError(f'step {self.step}: {error}{again}; expected finite numbers; use a lower learning rate') from None
         if not any(h.get('skipped') for h in self.history):
             warnings.warn(f'step {self.step} is skipped, later ones that are like it too: {error}')
         self.history.append(dict(loss=self.history[-1].get('loss', 0.), skipped=1))
@@ -218,6 +217,15 @@ class Callback:
     def broken(self, run:Training): "An error or Ctrl-C has ended the training; close what is open"
 
 # %% ../nbs/25_train.ipynb #c014
+def _check_end(run):
+    "`ValueError` where a training has skipped its last steps: what it ended in gives no finite numbers"
+    taken = [i for i, h in enumerate(run.history, 1) if not h.get('skipped')]
+    lost = run.step - max(taken, default=0)
+    if lost <= run.steps/20: return
+    raise ValueError(f'the last {lost} of {run.steps} steps were skipped, as their numbers were not finite; '
+                     'use a lower learning rate')
+
+# %% ../nbs/25_train.ipynb #0ed75544
 def fit(
     method:PromptMethod, # What is trained
     batch, # Function of the step (from 0) that gives K lists of `Example`
@@ -226,7 +234,7 @@ def fit(
     warmup:float=.1, # Share of the steps in which the learning rate rises; from 1 on their number
     callbacks=(), # Of `Callback`
     key:str='', # What the training is; a checkpoint of another one is refused
-    weight_decay:float=0., # The optimiser's
+    weight_decay='usual', # The optimiser's; usual is torch's, .01 of adamw and 0 of the others
 )->list: # One dict per step: what `backward` and the callbacks logged
     "Train a method; batches are a function of the step, so the same call gives the same bits"
     heard = sorted(callbacks, key=lambda c: c.order)
@@ -243,6 +251,7 @@ def fit(
     except BaseException:
         for c in begun: c.broken(run)
         raise
+    _check_end(run)
     if not all(p.isfinite().all() for p in run.params):
         raise ValueError('the parameters are not finite after the last step; expected finite numbers; '
                          'use a lower learning rate')

@@ -1,5 +1,5 @@
 "Commands: one sentence for what a user can mend, and Ctrl-C at any moment"
-import json, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from bayes_prompt.cli import bp_fetch, bp_run, demo_configs
@@ -151,3 +151,8 @@ def test_no_network_is_a_sentence_within_seconds(tmp_path):
     began = time.perf_counter()
     r = subprocess.run(args, capture_output=True, text=True, env=env)
     assert r.returncode == 1 and 'download it once where there is network' in r.stderr.splitlines()[-1] and time.perf_counter() - began < 30
+
+def test_a_terminal_that_knows_ascii_alone_is_spoken_to():
+    code = "from bayes_prompt.cli import one_sentence\nwith one_sentence(): print('…')"
+    done = subprocess.run([sys.executable, '-c', code], env=dict(os.environ, PYTHONIOENCODING='ascii'), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, '?\n')

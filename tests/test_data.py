@@ -475,3 +475,14 @@ def test_toml_says_the_same_as_json(hotels):
     f.write_text('[hotels]\ntemplate = "{name}: {review}"\nlabels = ["bad", "good"]\nlabel = "verdict"\n')
     assert read_tasks(f) == read_tasks(hotels)
 
+
+@pytest.mark.parametrize('name', ['movie.json', 'movie.CSV', 'Movie.csv', 'movie/train.json'])
+def test_data_under_a_name_that_is_not_read_is_not_passed_over(tmp_path, name):
+    (tmp_path/name).parent.mkdir(exist_ok=True)
+    (tmp_path/name).write_text('[]')
+    (tmp_path/'movies.csv').write_text('of another task')
+    with pytest.raises(ValueError, match="expected the data of task 'movie' as movie.parquet"): load_task('movie', data_dir=tmp_path)
+    assert load_task('spam', data_dir=tmp_path).source == 'mini'
+
+def test_a_label_without_training_rows_gives_no_k_examples():
+    with pytest.raises(ValueError, match="expected 1 examples of 'z', the training part has none"): few_shot([('a', 'x'), ('b', 'y')], 1, classes=('x', 'y', 'z'))

@@ -123,3 +123,18 @@ def test_where_an_experiment_is(tmp_path):
     assert [str(p) for p in experiment_paths('demo')] == ['experiments/demo.toml', 'results/demo']
     path, out = experiment_paths(tmp_path/'experiments/mine.toml')
     assert (path, out) == (tmp_path/'experiments/mine.toml', tmp_path/'results/mine') and experiment_paths('demo', 'here')[1].name == 'here'
+
+def test_of_two_records_that_only_their_data_tells_apart_todays_counts(tmp_path):
+    from bayes_prompt.run import run
+    from conftest import SMALL
+    from bayes_prompt.config import make_config
+    from bayes_prompt.experiment import Experiment
+    c = make_config(SMALL, method='pt')
+    run(c, tmp_path)
+    file, = tmp_path.glob('*.json')
+    experiment = Experiment('mine', '?', [c])
+    for other in ('00000000', 'ffffffff'):
+        old = file.with_name(f'{file.stem[:-8]}{other}.json')
+        old.write_bytes(file.read_bytes())
+        assert planned(experiment, tmp_path) == [(c, file)]
+        old.unlink()

@@ -319,3 +319,10 @@ def test_bank_refuses(tiny):
     with pytest.raises(ValueError, match="'b'"): PromptBank(tiny, dict(a=p), dict(a=(), b=()))
     with pytest.raises(ValueError, match='got the text'): PromptBank(tiny, dict(a=p), dict(a='ham'))
     with pytest.raises(ValueError, match='empty'): bank.predict([' '], ['spam'])
+
+@pytest.mark.parametrize('n', [-1, 0, 7, True, 2., '6', None])
+def test_a_configuration_of_other_rows_than_the_weights_is_refused(n, tiny, tmp_path):
+    to_peft(init_prompts(tiny, 1, 6)[0], tiny, tmp_path)
+    file = tmp_path/'adapter_config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(num_virtual_tokens=n)))
+    with pytest.raises(ValueError, match='has a prompt of 6 rows'): from_peft(tmp_path, tiny)

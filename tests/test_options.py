@@ -87,3 +87,11 @@ def test_configuration_needs_no_torch():
     code = "from bayes_prompt.config import make_config, Config; make_config(method='spot', kernel='imq', prior='mixture', optimizer='sgd', engine='packed'); Config.described()"
     out = subprocess.run([sys.executable, '-c', code + "; import sys; print('torch' in sys.modules)"], capture_output=True, text=True)
     assert out.stdout.strip() == 'False', out.stderr
+
+@pytest.mark.parametrize('odd', ['[1., 2.]', 'true', 'word'])
+def test_only_one_number_is_a_number(odd):
+    import numpy as np, torch
+    values = {'[1., 2.]': [torch.tensor([1., 2.]), np.array([1., 2.])], 'true': [np.True_, torch.tensor(True)], 'word': [np.str_('.1')]}
+    for value in values[odd]:
+        with pytest.raises(ValueError, match='target.lr: expected a number'): Target(lr=value)
+    assert Target(lr=torch.tensor([.5])).lr == Target(lr=np.float32(.5)).lr == .5

@@ -93,3 +93,6 @@ def test_all_pairs_of_prompt_and_input():
     assert x.shape == (6, 7, 4) and torch.equal(x[3], torch.cat([prompts[1], emb[1]])) and got[3].tolist() == [1]*5 + [0, 0]
     assert torch.equal(prepend_prompt(prompts[0], emb)[0], x[:2]) and prepend_prompt(prompts, emb)[1] is None
     with pytest.raises(ValueError, match='a prompt of width 4'): prepend_prompt(prompts[..., :3], emb)
+
+def test_half_a_character_is_no_text(tiny):
+    with pytest.raises(ValueError, match='half a character in pair 1'): encode(tiny, [('é', 'yes'), ('\ud800 a', 'no')])

@@ -162,3 +162,30 @@ def test_what_a_method_gives_back_is_checked(tmp_path, registered, gives, said):
 def test_a_stage_that_is_read_says_the_same_of_its_sources(tmp_path):
     first, second = run(SMALL, tmp_path), run(SMALL, tmp_path, seed=1)
     assert all(first[k] == second[k] for k in ('data_from', 'splits')) and {'movie', 'amazon', 'nyt'} == set(second['data_from'])
+
+def _own(tmp_path, text, **rows):
+    "Tasks of one's own and their rows"
+    for name, lines in rows.items(): (tmp_path/f'{name}.csv').write_text('text,label\n' + '\n'.join(lines))
+    (tmp_path/'tasks.toml').write_text(text)
+    return SMALL | dict(data=str(tmp_path/'tasks.toml'))
+
+def test_a_source_that_is_the_target_under_another_name_is_refused(tmp_path):
+    rows = [f'text {i},{"no" if i % 2 else "yes"}' for i in range(40)]
+    same = '\nfields = ["text"]\nlabels = ["no", "yes"]\n'
+    c = _own(tmp_path, f'[one]{same}[two]{same}[other]{same}', one=rows, two=rows, other=rows[2:])
+    with pytest.raises(ValueError, match="'two' has the very data of the target 'one'"): run(c, tmp_path/'out', target='one', sources=['two'])
+    assert run(c, tmp_path/'out', target='one', sources=['other']) and run(c, tmp_path/'out', target='one', sources=['two'], method='pt')
+
+def test_choices_that_are_the_same_tokens_are_refused_before_the_training(tmp_path):
+    rows = [f'text {i},{"Yes" if i % 2 else "yes"}' for i in range(40)]
+    c = make_config(_own(tmp_path, '[same]\nfields = ["text"]\nlabels = ["yes", "Yes"]\n', same=rows), target='same', method='pt')
+    with pytest.raises(ValueError, match='are the same tokens'): Context(c, tmp_path/'out')
+
+def test_questions_of_several_rows_may_be_the_headline(tmp_path):
+    def row(q, a): return dict(paragraph=f'p {q}', question=f'q {q}', answer=f'a {a}', idx=dict(question=q), label=(a+q) % 2, split=['train', 'train', 'validation', 'test'][q % 4])
+    (tmp_path/'many.jsonl').write_text('\n'.join(json.dumps(row(q, a)) for q in range(12) for a in range(4)))
+    c = _own(tmp_path, '[many]\ntemplate = "{paragraph} {question} {answer}"\nlabels = ["False", "True"]\nprepare = "multirc"\nmetric = "f1m"\n')
+    assert run(c, tmp_path/'out', target='many', method='pt')['scores']['groups'] == 3
+    with pytest.raises(ValueError, match='expected whole groups'): Context(make_config(c, target='many', method='pt', limit=3), tmp_path)
+    judged = {'target.judge_every': 1, 'target.judge_rows': 3}
+    with pytest.raises(ValueError, match='expected whole groups'): Context(make_config(c | judged, target='many', method='pt'), tmp_path)

@@ -112,3 +112,10 @@ def test_a_forest_has_a_row_for_each_arm(tmp_path):
     df = arms(frame([record(.5 + s/10, s, m, kernel=k) for s in (0, 1) for m in ('pt', 'bmtpt') for k in (('rbf', 'none') if m == 'bmtpt' else ('rbf',))]))
     fig = forest(df, tmp_path/'f.pdf')
     assert [l.get_text() for l in fig.axes[0].get_yticklabels()] == ['BMTPT kernel=none', 'BMTPT kernel=rbf', 'PT from scratch'] and (tmp_path/'f.pdf').stat().st_size > 2000
+
+def test_runs_of_changed_data_are_not_averaged(tmp_path):
+    for seed in (0, 1): run(SMALL, tmp_path, method='pt', seed=seed)
+    assert table(load(tmp_path)).seeds.item() == 2
+    file = next(tmp_path.glob('*-s1-*.json'))
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(data='another')))
+    with pytest.raises(ValueError, match='expected runs of the same data'): table(load(tmp_path))

@@ -285,3 +285,14 @@ def test_numbers_and_devices_out_of_reach(change, said, tmp_path):
 
 def test_a_huge_seed_of_the_noise(tmp_path):
     assert run(SMALL, tmp_path, noise=True, optimizer='sgd', source_seed=2**63 - 1)['scores']['n'] == 12
+
+def test_answers_are_read_by_the_choices_of_their_time(tmp_path):
+    from bayes_prompt.tasks import add_tasks
+    file, text = tmp_path/'own.toml', '[own]\nfields = ["text"]\nlabels = [{}]\n'
+    (tmp_path/'own.csv').write_text('text,label\n' + '\n'.join(f'text {i},{"no" if i % 2 else "yes"}' for i in range(40)))
+    file.write_text(text.format('"no", "yes"'))
+    r = run(SMALL, tmp_path/'out', data=str(file), target='own', method='pt')
+    said = predictions(r)
+    file.write_text(text.format('"yes", "no"'))
+    add_tasks(str(file))
+    assert predictions(r) == said

@@ -97,3 +97,11 @@ def test_a_posterior_survives_its_files_or_says_why_not(tmp_path):
     (tmp_path/'posterior.safetensors').write_bytes((tmp_path/'posterior.safetensors').read_bytes()[:-1])
     with pytest.raises(Damaged, match='posterior'): SourcePosterior.load(tmp_path)
     with pytest.raises(ValueError, match='no posterior'): SourcePosterior.load(tmp_path/'none')
+
+def test_skipped_steps_of_separate_prompts_are_counted(tiny, monkeypatch):
+    from bayes_prompt import source
+    histories = iter([[dict(loss=1.), dict(loss=1., skipped=1)], [dict(loss=3.), dict(loss=3., skipped=1)]])
+    monkeypatch.setattr(source, 'fit', lambda *a, **k: next(histories))
+    examples = encode(tiny, [('a', 'b')])
+    history = learn_prompts(tiny, dict(one=examples, two=examples), init_prompts(tiny, 1, 2)[0], steps=2).history
+    assert history == [dict(loss=2.), dict(loss=2., skipped=2)]

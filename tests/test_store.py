@@ -147,3 +147,7 @@ def test_fingerprints_see_every_number():
     y[777] = 1e-9
     assert fingerprint([x]) != fingerprint([y]) and fingerprint(x.double()) != fingerprint(x.double() + 1e-12)
     assert fingerprint(lambda a: a) != fingerprint(lambda a: a + 1)
+
+def test_two_values_under_one_key_are_refused(tmp_path):
+    (tmp_path/'a.json').write_text('{"lr": 0.1, "b": {"c": 1, "c": 2}}')
+    with pytest.raises(ValueError, match="two values for the key 'c'"): read_json(tmp_path/'a.json')

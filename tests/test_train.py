@@ -54,12 +54,12 @@ class Broken(Bowl):
 @pytest.mark.parametrize('what', ['loss', 'gradient'])
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny, what):
     plain, broken = Bowl(tiny), Broken(tiny, what, {2, 3})
-    with pytest.warns(UserWarning, match='step 2 is skipped'): history = fit(broken, nothing, 6, 'sgd')
-    assert [h.get('skipped', 0) for h in history] == [0, 0, 1, 1, 0, 0] and history[3]['loss'] == history[1]['loss']
-    fit(plain, nothing, 6, 'sgd')
+    with pytest.warns(UserWarning, match='step 2 is skipped'): history = fit(broken, nothing, 40, 'sgd')
+    assert [h.get('skipped', 0) for h in history] == [0, 0, 1, 1] + [0]*36 and history[3]['loss'] == history[1]['loss']
+    fit(plain, nothing, 40, 'sgd')
     assert broken.x.isfinite().all() and not torch.equal(plain.x, broken.x)
 
-@pytest.mark.parametrize('what, at, said', [('loss', range(9), 'step 0: .*not finite'), ('gradient', range(1, 40), "step 10: the gradient of 'x' is not finite at .* for the 10th time in a row")])
+@pytest.mark.parametrize('what, at, said', [('loss', range(9), 'step 0: .*not finite'), ('gradient', range(1, 40), "step 4: the gradient of 'x' is not finite at .*, as at 3 steps before")])
 def test_numbers_that_stay_not_finite_end_the_training(tiny, what, at, said, recwarn):
     with pytest.raises(ValueError, match=said): fit(Broken(tiny, what, set(at)), nothing, 40, 'sgd')
 
@@ -115,7 +115,22 @@ def test_weight_decay_is_the_optimisers():
     class Two(PromptMethod):
         p = torch.ones(3, requires_grad=True)
         def groups(self): return {'p': ([self.p], .1)}
+    assert [make_optimizer(Two(None), name).param_groups[0]['weight_decay'] for name in ('adam', 'adamw')] == [0, .01]
     o = make_optimizer(Two(None), 'adamw', .5)
     Two.p.grad = torch.zeros(3)
     o.step()
     assert torch.allclose(Two.p, torch.full((3,), 1 - .1*.5)) # decoupled: rate times decay
+
+def test_a_training_that_skips_its_last_steps_is_no_result(tiny):
+    class Lost(PromptTuning):
+        def backward(self, batch, step):
+            if step >= self.at: raise NotFinite('a loss is nan')
+            self.prompt.grad = torch.zeros_like(self.prompt)
+            return dict(loss=1.)
+    for at, steps, lost in ((1, 3, 2), (9, 10, 1), (32, 40, 8)):
+        method = Lost(tiny, torch.zeros(2, tiny.width))
+        method.at = at
+        with pytest.warns(UserWarning), pytest.raises(ValueError, match=f'the last {lost} of {steps} steps were skipped'): fit(method, lambda t: [], steps)
+    method = Lost(tiny, torch.zeros(2, tiny.width))
+    method.at = 39
+    with pytest.warns(UserWarning): assert fit(method, lambda t: [], 40)[-1]['skipped'] == 1
