@@ -144,7 +144,7 @@ def learn_prompts(
     options:Source=Source(), # Settings of the source stage; each task gets its steps and batch
     callbacks=None, # Function of a task's name that gives the callbacks of its `fit`
     warmup:float=.1, # See `fit`
-    weight_decay:float=0., # The optimiser's
+    weight_decay='usual', # The optimiser's
     **changes, # Changes of the settings
 )->SourcePosterior: # Its particles are the tasks' prompts, in order: `[K, P, H]`
     "Prompt tuning on every source task by itself"
