@@ -156,8 +156,8 @@ def test_the_usual_rate_stands_in_the_class(tiny):
 def test_a_run_trains_at_the_usual_rate_unless_one_is_given(method, given, rate, tmp_path, monkeypatch):
     "Of the published configurations; read off the optimiser of the run itself, whatever the rates of prompts are"
     rates = []
-    def noted(m, name):
-        optimizer = make_optimizer(m, name)
+    def noted(*args):
+        optimizer = make_optimizer(*args)
         rates.extend(g['lr'] for g in optimizer.param_groups)
         return optimizer
     monkeypatch.setattr('bayes_prompt.train.make_optimizer', noted)
