@@ -8,14 +8,16 @@ __all__ = ['engine_for', 'fetch_smollm2']
 # %% ../nbs/24_causal.ipynb #e3bcda3f
 import hashlib, os, shutil, subprocess, sys, warnings, zipfile
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-import torch
+import torch, torch.nn.functional as F
 from torch import Tensor
 from .backbone import Backbone, accepted, cache_folder
 from .engine import FAMILIES, EncoderDecoder, PerExample
 from .engine import inputs_of, like_length, loss_and_grad, nll, own_prompts, padded, put
+from .packed import packed_chunks
 from .prompt import Example, prepend_prompt
 from .store import alone, write_json
 
@@ -94,7 +96,7 @@ class Begun:
     made:list # Those of each layer as computed, (keys, values) `[M, heads, P, d]`
     layers:list # What examples see of them: the same numbers as leaves, or the same tensors
     length:int # P
-    shape:tuple # (M, 0, H): no row of a prompt is in a pair
+    shape:tuple # (M, R, H): a pair has a copy of its prompt's keys and values, as heavy as R rows
 
 def begun(backbone, prompts, leaves):
     "One pass over all prompts"
@@ -106,7 +108,7 @@ def begun(backbone, prompts, leaves):
     cut = [tuple(t.detach().requires_grad_(t.requires_grad) for t in kv) for kv in made]
     (m, p, h) = prompts.shape
     backbone.meter.update(sequences=m, tokens=m*p)
-    return Begun(made, cut if leaves else made, p, (m, 0, h))
+    return Begun(made, cut if leaves else made, p, (m, p//16, h))
 
 def finished(begun):
     "The backward pass of `begun`"
@@ -194,6 +196,134 @@ class SharedPrefix(Causal):
             out |= {i: row for (i, _, _), row in zip(alike, new.tolist())}
         return [out[i] for i, _, _ in chunk]
 
+# %% ../nbs/24_causal.ipynb #ad25adf6
+def branches(
+    text, # Ids
+    labels, # C lists of ids that follow, each by itself
+)->tuple: # Ids, positions, mask of what each sees; and (row, label, id) of all tokens that are predicted
+    "A text and its labels as rows"
+    t = len(text)
+    ids, positions, found = [*text], [*range(t)], []
+    own = [-1]*t # which branch a row is in
+    for c, label in enumerate(labels):
+        new = range(len(ids), len(ids) + len(label) - 1)
+        found += [(row, c, i) for row, i in zip([t - 1, *new], label)]
+        ids += label[:-1]
+        positions += range(t, t + len(new))
+        own += [c]*len(new)
+    own = torch.tensor(own)
+    mask = ((own == -1) | (own == own[:, None])).tril()
+    return ids, positions, mask, found
+
+# %% ../nbs/24_causal.ipynb #aa8724c4
+@dataclass
+class Rows:
+    "Texts under each other, after prompts"
+    layers:list # Of `Begun`
+    ranges:list # (first particle, one after the last, blocks of rows) of each example
+    sizes:list # Rows of each
+
+def in_blocks(mask, p, dtype, most=128):
+    "First row, one after the last, what is added to scores of p rows before and those up to it"
+    t = len(mask)
+    seen = torch.zeros(t, p + t, dtype=dtype).masked_fill_(~F.pad(mask, (p, 0), value=True), -torch.inf)
+    n = -(-t//most)
+    cuts = [(i*t//n, (i + 1)*t//n) for i in range(n)]
+    return [(a, b, seen[a:b, :p+b].clone()) for a, b in cuts]
+
+def attend(module, query, key, value, attention_mask, scaling=None, packed=None, **kw):
+    "Attention of one packed row, as an `AttentionInterface` of transformers"
+    odd = [k for k in ('sliding_window', 'softcap', 's_aux', 'position_bias') if kw.get(k) is not None]
+    if odd: raise NotImplementedError(f'packed rows know no {odd[0]}')
+    h, d, n, out = query.shape[1], query.shape[3], key.shape[1], []
+    before = packed.layers[module.layer_idx] if packed.layers else ()
+    parts = [x[0].transpose(0, 1).split(packed.sizes) for x in (query, key, value)]
+    for q, *kv, (a, b, blocks) in zip(*parts, packed.ranges):
+        q = q.reshape(b - a, -1, n, h//n, d).permute(0, 2, 3, 1, 4) # heads of a group beside each other
+        kv = [x.reshape(b - a, -1, n, d).transpose(1, 2) for x in kv]
+        if before:
+            mine = before if b - a == len(before[0]) else [x[a:b] for x in before]
+            kv = [torch.cat(x, 2) for x in zip(mine, kv)]
+        done = []
+        for first, last, seen in blocks:
+            some = q[..., first:last, :].flatten(2, 3)
+            k, v = [x[:, :, :seen.shape[1]] for x in kv]
+            o = F.scaled_dot_product_attention(some, k, v, seen.repeat(h//n, 1), scale=scaling)
+            done.append(o.unflatten(2, (h//n, -1)))
+        out.append(torch.cat(done, 3).permute(0, 3, 1, 2, 4).reshape(-1, h, d))
+    return torch.cat(out)[None], None
+
+@contextmanager
+def attending(model):
+    "The model with that attention"
+    from transformers import AttentionInterface
+    AttentionInterface.register('bayes_prompt_packed', attend)
+    before = model.config._attn_implementation
+    model.set_attn_implementation('bayes_prompt_packed')
+    try: yield
+    finally: model.set_attn_implementation(before)
+
+# %% ../nbs/24_causal.ipynb #d4dc0037
+@contextmanager
+def narrowed(model, at):
+    "The last layer's feed-forward part at some rows; the others get zeros, which nothing reads"
+    last = f'.{model.config.num_hidden_layers - 1}.mlp'
+    hooks, size = [], []
+    def narrow(module, args):
+        size[:] = args[0].shape
+        return args[0][:, at], *args[1:]
+    def widen(module, args, out): return out.new_zeros(size).index_copy(1, at, out)
+    for name, module in model.named_modules():
+        if not name.endswith(last): continue
+        hooks += [module.register_forward_pre_hook(narrow), module.register_forward_hook(widen)]
+    try: yield
+    finally:
+        for hook in hooks: hook.remove()
+
+# %% ../nbs/24_causal.ipynb #f5f17a44
+class PackedPrefix(SharedPrefix):
+    "An engine that runs the prompts once, and texts on packed rows"
+    def chunks(self, sizes, m, budget): return packed_chunks(sizes, m, budget)
+
+    def log_likelihoods(self, backbone, once, chunk, texts, labels):
+        "Of C labels after each pair's text, `[pairs, C]`"
+        ids, positions, ranges, found, pair, made = [], [], [], [], 0, {}
+        for (_, a, b), text, mine in zip(chunk, texts, labels):
+            new, at, mask, tokens = branches(text, mine)
+            shape = len(text), *map(len, mine)
+            if shape not in made: made[shape] = in_blocks(mask, once.length, backbone.embed.weight.dtype)
+            ranges.append((a, b, made[shape]))
+            for _ in range(a, b):
+                found += [(len(ids) + row, pair*len(mine) + c, i) for row, c, i in tokens]
+                ids += new
+                positions += at
+                pair += 1
+        sizes = [(b - a)*blocks[-1][1] for a, b, blocks in ranges]
+        backbone.meter.update(sequences=pair, tokens=len(ids))
+        (row, text, gold), model = torch.tensor(found).T, backbone.model
+        at, where = row.unique(return_inverse=True)
+        emb, positions = backbone.embed(torch.tensor([ids])), once.length + torch.tensor([positions])
+        with attending(model), narrowed(model, at):
+            rows = Rows(once.layers, ranges, sizes)
+            kw = accepted(model, position_ids=positions, use_cache=False)
+            logits = model(inputs_embeds=emb, logits_to_keep=at, packed=rows, **kw).logits[0]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        each = logits[where, gold] - logits.logsumexp(1)[where]
+        return each.new_zeros(pair*len(mine)).index_add(0, text, each).view(pair, -1)
+
+    def losses(self, backbone, once, examples, chunk):
+        if not isinstance(once, Begun): return super().losses(backbone, once, examples, chunk)
+        some = [examples[i] for i, _, _ in chunk]
+        total = self.log_likelihoods(backbone, once, chunk, [e.ids for e in some], [[e.labels] for e in some])
+        length = torch.tensor([len(e.labels) for e, (_, a, b) in zip(some, chunk) for _ in range(a, b)])
+        return -total[:, 0]/length
+
+    def scores(self, backbone, once, examples, chunk, labels):
+        if not isinstance(once, Begun): return super().scores(backbone, once, examples, chunk, labels)
+        labels = [tuple(label[label != -100].tolist()) for label in labels]
+        texts = [examples[i].ids for i, _, _ in chunk]
+        return self.log_likelihoods(backbone, once, chunk, texts, [labels]*len(chunk))
+
 # %% ../nbs/24_causal.ipynb #183b3830
 _EQUAL = (
     'apertus arcee bart bert biogpt bitnet bloom codegen cohere cohere2 cwm deepseek_v2 deepseek_v3 '
@@ -208,6 +338,11 @@ def _by_length(config):
     "Are positions scaled by the length of an input?"
     said = [str(getattr(config, k, '')) for k in ('rope_parameters', 'rope_scaling')]
     return any(word in s for s in said for word in ('longrope', 'dynamic'))
+
+def _sees_all(config):
+    "Does each row see all before it, in every layer?"
+    windows = [getattr(config, k, None) for k in ('sliding_window', 'attention_chunk_size')]
+    return not any(windows) and {*(getattr(config, 'layer_types', None) or [])} <= {'full_attention'}
 
 def _differs(backbone, engine):
     "How far losses and gradients of a small step are from the plain way's, relatively"
@@ -226,10 +361,13 @@ def engine_for(
     backbone:Backbone, # With a decoder-only model, frozen
 ): # An engine, or None for the plain one
     "The shared prompt where it gives the plain way's numbers; `load_backbone` asks"
-    config, engine = backbone.model.config, SharedPrefix()
-    if config.model_type not in _EQUAL or _by_length(config): return None
-    far = _differs(backbone, engine)
-    if far < (1e-3 if backbone.embed.weight.dtype.itemsize > 2 else .1): return engine
+    model, small = backbone.model, 1e-3 if backbone.embed.weight.dtype.itemsize > 2 else .1
+    if model.config.model_type not in _EQUAL or _by_length(model.config): return None
+    ours = getattr(model, '_supports_attention_backend', False) # else it has an attention of its own
+    packed = [PackedPrefix()] if ours and _sees_all(model.config) and backbone.device.type == 'cpu' else []
+    for engine in (*packed, SharedPrefix()):
+        far = _differs(backbone, engine)
+        if far < small: return engine
     warnings.warn(f'backbone {backbone.name!r} gives other numbers when its prompt is computed once '
                   f'(by {far:.1g}): it goes the plain way')
 

@@ -193,7 +193,7 @@ def _asked(name, out):
     "An experiment or None, and the files of its records"
     from bayes_prompt.experiment import experiment_paths, planned, read_experiment
     path, folder = experiment_paths(name, out)
-    if not path.is_file() and Path(name).is_dir(): return None, Path(name)
+    if not path.is_file() and Path(name).is_dir(): return None, sorted(Path(name).glob('*.json')) or Path(name)
     experiment = read_experiment(path)
     files = [record for _, record in planned(experiment, folder) if record]
     if not files: raise ValueError(f'no records of {name} in {folder}: bp_sweep {name} makes them')

@@ -6,7 +6,7 @@
 __all__ = ['Experiment', 'read_experiment', 'planned', 'experiment_paths']
 
 # %% ../nbs/53_experiment.ipynb #6c04233f
-import json
+import importlib, json
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -14,6 +14,7 @@ from pathlib import Path
 from .config import Config, _dotted, flat, long_names, make_config, read_changes, record_name, told, told_by
 from .options import choose, methods, unknown
 from .store import read_json, read_table
+from .tasks import TASKS
 
 # %% ../nbs/53_experiment.ipynb #30dfcf49
 @dataclass(frozen=True)
@@ -159,11 +160,22 @@ def read_experiment(
     return Experiment(path.stem, ' '.join(answers.split()), list(configs.values()), tuple(compares))
 
 # %% ../nbs/53_experiment.ipynb #0d0313b5
+class _Foreign(Exception):
+    "A record of tasks that nobody has named here, so of no run that is asked for"
+
+def _check_known(config):
+    try: told = _dotted(long_names(config))
+    except (ValueError, TypeError, AttributeError): return # it is no configuration, which is said elsewhere
+    others = told.get('target.others', ())
+    named = [told.get('target.task'), *(others if isinstance(others, (list, tuple)) else ())]
+    if any(isinstance(t, str) and t not in TASKS for t in named): raise _Foreign
+
 @lru_cache(None)
 def _glance(path, changed):
     "What a listing needs of a record, read once as long as it does not change; nothing of another file"
     record = read_json(path, 'record')
     if not {'config', 'scores'} <= record.keys(): return {}
+    _check_known(record['config'])
     try: key = _key(told_by(record['config']), long_names(record['config']))
     except (ValueError, TypeError) as e: raise ValueError(f'the record {path} cannot be used: {e}') from None
     def found(table, name):
@@ -171,14 +183,17 @@ def _glance(path, changed):
     metric, seconds = record.get('metric'), found(record.get('seconds'), 'total')
     return dict(key=key, metric=metric, score=found(record['scores'], metric), seconds=seconds)
 
-def _seen(path): return _glance(path, path.stat().st_mtime_ns)
+def _seen(path):
+    try: return _glance(path, path.stat().st_mtime_ns)
+    except _Foreign: return {}
 
 # %% ../nbs/53_experiment.ipynb #d51271f6
 def _current(config, paths):
     "A run's record; of several, whose data or weights have changed in between, that of today's, if any"
     if len(paths) < 2: return paths[0] if paths else None
-    from bayes_prompt.protocol import data_fingerprint, weights_of # torch comes only now
-    now = record_name(config, data_fingerprint(config, config.tasks), weights_of(config))
+    protocol = importlib.import_module('bayes_prompt.protocol') # torch comes only now
+    data, weights = protocol.data_fingerprint(config, config.tasks), protocol.weights_of(config)
+    now = record_name(config, data, weights)
     return next((p for p in paths if p.stem == now), None)
 
 # %% ../nbs/53_experiment.ipynb #55c26b9a

@@ -143,6 +143,8 @@ def learn_prompts(
     start:Tensor, # Where all of them start, `[P, H]`
     options:Source=Source(), # Settings of the source stage; each task gets its steps and batch
     callbacks=None, # Function of a task's name that gives the callbacks of its `fit`
+    warmup:float=.1, # See `fit`
+    weight_decay='usual', # The optimiser's
     **changes, # Changes of the settings
 )->SourcePosterior: # Its particles are the tasks' prompts, in order: `[K, P, H]`
     "Prompt tuning on every source task by itself"
@@ -151,8 +153,8 @@ def learn_prompts(
     for k, (name, examples) in enumerate(sources.items()):
         pt, heard = PromptTuning(backbone, start, o.lr), callbacks(name) if callbacks else ()
         batch = batches([examples], o.batch, [[o.seed, k]])
-        key = fingerprint(backbone.name, start, examples, _noted(asdict(o))) if heard else ''
-        histories.append(fit(pt, batch, o.steps, o.optimizer, callbacks=heard, key=key))
+        key = fingerprint(backbone.name, start, examples, _noted(asdict(o)), warmup, weight_decay) if heard else ''
+        histories.append(fit(pt, batch, o.steps, o.optimizer, warmup, heard, key, weight_decay))
         prompts.append(pt.prompt.detach().cpu())
     def mean(step): return dict(loss=sum(h['loss'] for h in step)/len(step))
     def skipped(step): return dict(skipped=n) if (n := sum(h.get('skipped', 0) for h in step)) else {}

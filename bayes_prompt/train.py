@@ -216,15 +216,6 @@ class Callback:
     def restore(self, run:Training, state:dict): "Take up a state that a checkpoint kept"
     def broken(self, run:Training): "An error or Ctrl-C has ended the training; close what is open"
 
-# %% ../nbs/25_train.ipynb #c014
-def _check_end(run):
-    "`ValueError` where a training has skipped its last steps: what it ended in gives no finite numbers"
-    taken = [i for i, h in enumerate(run.history, 1) if not h.get('skipped')]
-    lost = run.step - max(taken, default=0)
-    if lost <= run.steps/20: return
-    raise ValueError(f'the last {lost} of {run.steps} steps were skipped, as their numbers were not finite; '
-                     'use a lower learning rate')
-
 # %% ../nbs/25_train.ipynb #0ed75544
 def fit(
     method:PromptMethod, # What is trained
@@ -251,7 +242,6 @@ def fit(
     except BaseException:
         for c in begun: c.broken(run)
         raise
-    _check_end(run)
     if not all(p.isfinite().all() for p in run.params):
         raise ValueError('the parameters are not finite after the last step; expected finite numbers; '
                          'use a lower learning rate')

@@ -63,8 +63,8 @@ SMALL = {'method': 'spot', 'compute.backbone': 'tiny-t5', 'length': 4, 'data.lim
 def watched(monkeypatch, tmp_path, **own):
     "The context of a run, what `learn_prompts` was given, and the (start, rate, steps, end) of each `ctx.fit`"
     learnt, fitted = [], []
-    def learn(bb, sources, start, options, *rest):
-        learnt.append((start, options, posterior := learn_prompts(bb, sources, start, options, *rest)))
+    def learn(bb, sources, start, options, *rest, **step):
+        learnt.append((start, options, posterior := learn_prompts(bb, sources, start, options, *rest, **step)))
         return posterior
     monkeypatch.setattr(page, 'learn_prompts', learn)
     config = make_config(SMALL, **{f'spot.{k}': v for k, v in own.items()})
@@ -118,3 +118,16 @@ def test_keys_from_a_targets_own_start_are_each_seeds(tmp_path):
     made = [run(SMALL | {'spot.begin': 'target', 'seed': seed}, tmp_path)['cost'] for seed in (0, 1)]
     assert len([f for f in (tmp_path/'sources').glob('*/posterior.safetensors')]) == 1 + 2
     assert made[0]['source_steps'] == made[1]['source_steps']
+
+def test_early_prompts_of_sources_step_as_the_targets_do(tmp_path, monkeypatch):
+    from bayes_prompt import source, target, train
+    from bayes_prompt.run import run
+    from conftest import SMALL
+    seen = []
+    def heard(method, batch, steps, optimizer='adam', warmup=.1, callbacks=(), key='', weight_decay=0.):
+        seen.append((steps, optimizer, warmup, weight_decay))
+        return train.fit(method, batch, steps, optimizer, warmup, callbacks, key, weight_decay)
+    for module in (source, target): monkeypatch.setattr(module, 'fit', heard)
+    run(SMALL, tmp_path, method='spot', steps=8, **{'target.warmup': .5, 'target.weight_decay': .01, 'target.optimizer': 'adamw'})
+    early = [s for s in seen if s[0] == 2] # a quarter of the steps
+    assert early == 3*[(2, 'adamw', .5, .01)] # two sources and the target

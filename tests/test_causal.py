@@ -7,7 +7,7 @@ import pytest, torch, torch.nn.functional as F
 import transformers as hf
 from bayes_prompt import causal
 from bayes_prompt.backbone import _check_embeddings, cache_folder, load_backbone
-from bayes_prompt.causal import SharedPrefix, engine_for
+from bayes_prompt.causal import PackedPrefix, SharedPrefix, engine_for
 from bayes_prompt.engine import PLAIN, PerExample, _greedy, generate, label_scores, loss_and_grad, loss_matrix, prompt_losses
 from bayes_prompt.cli import bp_fetch
 from bayes_prompt.interchange import from_peft, to_peft
@@ -296,10 +296,54 @@ def test_packed_rows_are_refused_and_plain_is_plain(folders):
     assert isinstance(pack(b).engine, SharedPrefix) and pack(b, 'plain').engine is None
     with pytest.raises(ValueError, match='packed rows are for T5'): pack(b, 'packed')
 
+@FEW
+def test_packed_rows_where_attention_is_the_librarys(folders, name):
+    assert type(loaded(folders, name).engine) is (SharedPrefix if name == 'bloom' else PackedPrefix)   # BLOOM has an attention of its own
+
+@pytest.mark.parametrize('window', [dict(sliding_window=4), dict(sliding_window=64)])
+def test_windows_have_no_packed_rows(tmp_path, window):
+    assert type(load_backbone(saved('mistral', tmp_path, **window)).engine) is SharedPrefix
+
+@pytest.mark.parametrize('name', ['llama', 'gpt2', 'opt', 'gemma'])
+def test_packed_rows_are_the_caches_numbers(folders, name):
+    "Also in blocks, with labels as branches of one text, cut between particles, and without any prompt"
+    b = loaded(folders, name, double=True)
+    long, = encode(b, [('word '*300, 'good')], 80, 9)
+    exs = [*examples(b, 9), replace(long, ids=long.ids*2)][:4 + (name in ('llama', 'gemma'))]   # beyond a block where positions are rotations
+    choices = ['positive', 'very positive', 'not at all positive', 'negative']
+    for x in (init_prompts(b, 3, 9).double(), b.embed.weight[None, :0]):
+        for budget in (30, 10**6):
+            caches, packed = [replace(b, engine=engine) for engine in (SharedPrefix(), PackedPrefix())]
+            assert torch.allclose(*[label_scores(c, x, exs, choices, budget) for c in (caches, packed)], rtol=1e-5)
+            if not x.shape[1]: continue
+            (l0, g0), (l1, g1) = [loss_and_grad(c, x, [exs[:2], exs[2:]], budget=budget) for c in (caches, packed)]
+            assert (l0 - l1).abs().max() < 1e-6 and (g0 - g1).norm() < 2e-6*g0.norm()
+
+def test_a_model_is_as_it_was_after_packed_rows(folders):
+    "Its attention, no hook, also after an error"
+    b = loaded(folders, 'llama')
+    before, mlp = b.model.config._attn_implementation, b.model.model.layers[-1].mlp
+    x, exs = init_prompts(b, 2, 6), [examples(b)]
+    loss_and_grad(b, x, exs)
+    with pytest.raises(Exception): loss_and_grad(b, x, [[replace(e, labels=(V + 10**6, 1)) for e in exs[0]]])
+    assert b.model.config._attn_implementation == before and not mlp._forward_hooks and not mlp._forward_pre_hooks
+
+def test_no_head_but_at_labels(folders):
+    b, seen = loaded(folders, 'llama'), []
+    handle = b.model.lm_head.register_forward_pre_hook(lambda m, args: seen.append(args[0].shape[:-1].numel()))
+    exs = examples(b)
+    loss_and_grad(b, init_prompts(b, 3, 6), [exs])
+    label_scores(b, init_prompts(b, 3, 6), exs, ['positive', 'negative'])
+    handle.remove()
+    own, two = sum(len(e.labels) for e in exs), sum(len(l) - 1 for l in label_ids(b, ['positive', 'negative']))
+    assert sum(seen) == 3*own + 3*len(exs)*(1 + two)
+
 def test_an_engine_that_differs_is_not_taken(folders, monkeypatch):
     b = loaded(folders, 'llama')
-    right = SharedPrefix.losses
-    monkeypatch.setattr(SharedPrefix, 'losses', lambda *a: 1.01*right(*a))
+    for engine in (PackedPrefix, SharedPrefix):   # first the one, then the other too
+        right = engine.losses
+        monkeypatch.setattr(engine, 'losses', lambda *a, right=right: 1.01*right(*a))
+        if engine is PackedPrefix: assert type(engine_for(b)) is SharedPrefix
     with pytest.warns(UserWarning, match='it goes the plain way'): assert engine_for(b) is None
     monkeypatch.setattr(SharedPrefix, 'begin', lambda *a: 1/0)   # nor one that its cache stops
     with pytest.warns(UserWarning, match='it goes the plain way'): assert engine_for(b) is None

@@ -138,3 +138,17 @@ def test_of_two_records_that_only_their_data_tells_apart_todays_counts(tmp_path)
         old.write_bytes(file.read_bytes())
         assert planned(experiment, tmp_path) == [(c, file)]
         old.unlink()
+
+def test_a_record_of_tasks_that_are_unknown_here_is_passed_over(tmp_path):
+    from bayes_prompt.config import make_config
+    from bayes_prompt.experiment import Experiment
+    from bayes_prompt.tasks import TASKS, add_tasks
+    (tmp_path/'own.toml').write_text('[passing]\nfields = ["text"]\nlabels = ["no", "yes"]\n')
+    c = make_config(method='pt', target='passing', data=str(tmp_path/'own.toml'))
+    file = tmp_path/'out.json'
+    file.write_text(json.dumps(dict(config=as_record(c), scores={}, metric='accuracy')))
+    TASKS.pop('passing')
+    movie = make_config(method='pt', target='movie')
+    assert planned(Experiment('other', '?', [movie]), tmp_path) == [(movie, None)]
+    add_tasks(str(tmp_path/'own.toml')) # it is looked at again
+    assert planned(Experiment('own', '?', [c]), tmp_path) == [(c, file)]

@@ -73,6 +73,27 @@ def test_float32_with_a_large_offset(kernel):
         assert phi.dtype == torch.float32
         assert (phi - exact).norm() <= 1e-5*exact.norm()
 
+@pytest.mark.parametrize('M, D', [(31, 2000), (32, 2000), (33, 1100)])
+@pytest.mark.parametrize('offset', [0., 100.])
+def test_distances_of_many_particles(M, D, offset):
+    "By products or by differences: the same digits, and no negative square"
+    def exact(x): return (x.double()[:,None] - x.double()).square().sum(-1)
+    x = torch.randn(M, D, generator=rng()) + offset
+    got, want = pairwise(x), exact(x)
+    assert torch.equal(got, got.T) and not got.diagonal().any() and torch.allclose(got.double(), want, rtol=3e-6)
+    x[1] = x[0] + torch.randn(D, generator=rng(1))*1e-3*(1 + offset)   # far closer than the others
+    assert torch.allclose(pairwise(x).double(), exact(x), rtol=3e-6, atol=0)
+
+@pytest.mark.parametrize('kernel', ['rbf', 'imq', 'none'])
+@pytest.mark.parametrize('repulsion', [1., 3., 0.])
+def test_one_product_is_two(kernel, repulsion):
+    "Where the derivative is a multiple of the kernel; the same particles in blocks of one go the longer way"
+    x, s = torch.randn(2, 6, 1, 40, dtype=torch.float64, generator=rng())
+    a, b = [svgd_direction(x, s, SVGD(kernel=kernel, bandwidth=30., repulsion=repulsion, blocks=blocks)) for blocks in ('all', 'token')]
+    twice = torch.cat([x, x], 1)
+    c = svgd_direction(twice, torch.cat([s, s], 1), SVGD(kernel=kernel, bandwidth=30., repulsion=repulsion, blocks='token'))   # two blocks
+    assert torch.allclose(a, b, atol=1e-14) and torch.allclose(a, c[:, :1], atol=1e-14)
+
 @pytest.mark.parametrize('shape', [(6,), (6, 8), (6, 2, 4), (6, 2, 2, 2)])
 def test_any_trailing_shape(shape):
     x, s = rand(2, *shape)

@@ -1,4 +1,5 @@
 "The loop, its optimiser, and what is refused"
+import warnings
 import pytest, torch
 from bayes_prompt.train import Callback, NotFinite, PromptMethod, PromptTuning, Training, WeightMethod, batches, check_finite, fit, linear_schedule, make_optimizer
 
@@ -127,10 +128,12 @@ def test_a_training_that_skips_its_last_steps_is_no_result(tiny):
             if step >= self.at: raise NotFinite('a loss is nan')
             self.prompt.grad = torch.zeros_like(self.prompt)
             return dict(loss=1.)
-    for at, steps, lost in ((1, 3, 2), (9, 10, 1), (32, 40, 8)):
+    for at, steps in ((1, 3), (9, 10), (32, 40)):
         method = Lost(tiny, torch.zeros(2, tiny.width))
         method.at = at
-        with pytest.warns(UserWarning), pytest.raises(ValueError, match=f'the last {lost} of {steps} steps were skipped'): fit(method, lambda t: [], steps)
+        with warnings.catch_warnings(), pytest.raises(ValueError, match='a loss is nan.*use a lower learning rate'):
+            warnings.simplefilter('ignore')
+            fit(method, lambda t: [], steps)
     method = Lost(tiny, torch.zeros(2, tiny.width))
     method.at = 39
     with pytest.warns(UserWarning): assert fit(method, lambda t: [], 40)[-1]['skipped'] == 1

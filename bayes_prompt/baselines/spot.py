@@ -48,8 +48,9 @@ def _early_prompts(ctx, seed, steps):
     target = ctx.config.target
     as_target = dict(steps=steps, batch=target.batch, lr=target.lr, optimizer=target.optimizer)
     early = ctx.config.source.changed(as_target)
-    def learn(track): return learn_prompts(ctx.backbone, ctx.sources, ctx.start(seed), early, track)
-    return ctx.stage(learn, early, part='early prompts', start=seed).particles
+    step = dict(warmup=target.warmup, weight_decay=target.weight_decay)
+    def learn(track): return learn_prompts(ctx.backbone, ctx.sources, ctx.start(seed), early, track, **step)
+    return ctx.stage(learn, early, part='early prompts', start=seed, **step).particles
 
 def _early_steps(target): return max(1, target.steps//4)
 
