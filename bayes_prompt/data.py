@@ -316,7 +316,8 @@ def _checked(task, file, rows):
     for c in wanted:
         if c in rows[0]: continue
         have = tuple(rows[0])
-        raise ValueError(f'{file.name}: expected the columns {wanted}, got {have}; {c!r} is missing')
+        other = '; the task says label = "…" where it has another name' if c == task.label else ''
+        raise ValueError(f'{file.name}: expected the columns {wanted}, got {have}; {c!r} is missing{other}')
     return rows
 
 def _named(task, file, rows):

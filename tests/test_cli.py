@@ -164,6 +164,7 @@ HOTELS = '[hotels]\nfields = ["review"]\nlabels = ["bad", "good"]\n'
     (['movie'], 'a single setting is written key=value'), (['target=hotels'], 'is described in a file, data.tasks=FILE'), (['rate.toml'], "rate.toml: no key 'target.learning_rate'; the nearest is 'target.lr'"),
     (['kind.toml'], "kind.toml: target.k: expected a whole number, got 'many'"), (['kind.toml', 'k=3', 'seed=x'], "error: seed: expected a whole number, got 'x'"), (['hotels.csv'], 'hotels.csv ends in .csv: expected a TOML or JSON file'),
     (['data=hotels.csv'], 'the file of tasks hotels.csv ends in .csv'), (['data=folder'], 'the file of tasks folder is a folder: name a file in it'), (['data=hotels.toml', 'target=hotels', 'k=30'], "hotels: expected 30 examples of 'bad', the training part has 1"),
+    (['data=other.toml', 'target=other'], "got ('review', 'verdict'); 'label' is missing; the task says label = "),
     (['data=hotels.toml', 'target=hotel'], "no task 'hotel'; the nearest is 'hotels'"), (['backbone=./t5'], "no folder './t5': expected a model"), (['data=sheet.toml', 'target=sheet'], 'sheet.csv cannot be read: it seems to be a zip archive, as Excel writes: save the sheet as CSV')])
 def test_what_users_type(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -174,6 +175,8 @@ def test_what_users_type(words, said, tmp_path, monkeypatch):
     Path('sheet.toml').write_text(HOTELS.replace('hotels', 'sheet'))
     Path('sheet.csv').write_bytes(b'PK\x03\x04' + bytes(range(200)))
     Path('folder').mkdir()
+    Path('other.toml').write_text(HOTELS.replace('hotels', 'other'))
+    Path('other.csv').write_text('review,verdict\nroom,good\n')
     with pytest.raises(SystemExit) as e: bp_run([*words, 'backbone=tiny-t5', 'method=pt'] if 'backbone=./t5' not in words else words)
     assert said in e.value.code and e.value.code.startswith('error: ') and len(e.value.code.splitlines()) == 1
 
