@@ -262,6 +262,7 @@ def bp_fetch(
     a = p.parse_args(argv)
     folder = Path(a.data_dir)
     with one_sentence(f'What is whole is kept in {folder}; the same command goes on from there.'):
+        if folder.exists() and not folder.is_dir(): raise ValueError(f'--data-dir: expected a folder, {folder} is a file')
         from bayes_prompt.tasks import SUITES, TASKS
         for name in a.names:
             if name == 'smollm2':

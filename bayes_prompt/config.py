@@ -180,6 +180,7 @@ def parse_changes(
 def _read_config(file, changes):
     "A file's configuration with some changes; what the file says wrong is told with its name"
     said = read_changes(file)
+    if 'answers' in said: raise ValueError(f'{file} is an experiment of several runs: bp_sweep makes them')
     try: return Config().changed(said | changes)
     except ValueError as e:
         def blamed(key): return key not in changes and re.search(rf'(?<![\w.]){re.escape(key)}(?![\w.])', str(e))

@@ -194,6 +194,9 @@ def test_a_folder_or_suite_that_is_none_is_named(tmp_path, monkeypatch):
     Path('experiments').mkdir()
     Path('experiments/mine.toml').write_text(SWEEP)
     Path('none').mkdir()
-    for f, word, said in ((bp_results, 'none', 'no run records in none: expected'), (bp_sweep, 'mien', "'experiments/mien.toml': expected a TOML file; in experiments there are: mine"), (bp_fetch, 'glu', "no task or suite 'glu'; the nearest is 'glue'")):
+    for f, word, said in ((bp_results, 'none', 'no run records in none: expected'), (bp_sweep, 'mien', "'experiments/mien.toml': expected a TOML file; in experiments there are: mine"), (bp_fetch, 'glu', "no task or suite 'glu'; the nearest is 'glue'"),
+                          (bp_sweep, 'mine.toml', "'mine.toml': expected a TOML file; in experiments there are: mine"), (bp_run, 'experiments/mine.toml', 'mine.toml is an experiment of several runs: bp_sweep makes them')):
         with pytest.raises(SystemExit) as e: f([word])
         assert said in e.value.code
+    with pytest.raises(SystemExit) as e: bp_fetch(['movie', '--data-dir', 'experiments/mine.toml'])
+    assert '--data-dir: expected a folder, experiments/mine.toml is a file' in e.value.code
