@@ -37,6 +37,7 @@ def test_ctrl_c_says_what_is_kept_and_goes_on(tmp_path):
     args = [Path(sys.executable).with_name('bp_demo'), '--quick', '--backbone', 'tiny-t5', '--out', str(tmp_path)]
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background of a script inherits that it is ignored
     p = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    assert 'loading' in p.stdout.readline() # a pipe hears of it too, at once: else this waits for the end, which nothing stops any more
     while not list(tmp_path.glob('*.json')):
         assert p.poll() is None, p.stderr.read()
         time.sleep(.05)
