@@ -23,8 +23,9 @@ def _linear(model):
     return {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
 
 # %% ../../nbs/42_weights.ipynb #0e043a2a
-# Names of the matrices in T5; BART, Llama, OPT; with the key in GPT-2; in GPT-NeoX, BLOOM, Falcon; in Phi-3
-_QUERY_AND_VALUE = ('q', 'v'), ('q_proj', 'v_proj'), ('c_attn',), ('query_key_value',), ('qkv_proj',)
+# Names of the matrices in T5; BART, Llama, OPT; with the key in GPT-2; in GPT-NeoX, BLOOM, Falcon; in Phi-3; DeepSeek
+_QUERY_AND_VALUE = (('q', 'v'), ('q_proj', 'v_proj'), ('c_attn',), ('query_key_value',), ('qkv_proj',),
+                    ('q_b_proj', 'kv_b_proj'))
 
 def _query_and_value(backbone):
     "What a backbone calls its query and value matrices, and whether they are kept transposed"
