@@ -382,6 +382,8 @@ def _source(name):
         return cache_folder()/name
     if not name.strip(): raise _unknown(name)
     if Path(name).is_file(): raise ValueError(f'backbone {name!r} is a file: name the folder it lies in')
+    if not Path(name).is_dir() and (name[0] in './~' or name.count('/') > 1):
+        raise ValueError(f'no folder {name!r}: expected a model and its tokenizer in it')
     if not Path(name).is_dir() and '/' not in name and name not in _HUB: raise _unknown(name)
     return name
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from fastcore.script import call_parse, store_true
 from .config import Config, make_config, parse_changes
-from .options import methods
+from .options import choose, methods
 from .store import write
 
 # %% ../nbs/58_cli.ipynb #977836ff
@@ -127,6 +127,16 @@ def _keys_and_methods():
 def _arguments(name, does, epilog=None):
     return argparse.ArgumentParser(name, description=does, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
 
+# %% ../nbs/58_cli.ipynb #c7a5fd67
+def _check_words(strange, changes):
+    "Settings have no dashes, and the command's own options have"
+    if strange:
+        key = strange[0].lstrip('-').partition('=')[0].replace('-', '_')
+        raise ValueError(f'no option {strange[0]!r}: a setting is written without dashes, {key}=…; '
+                         'bp_run --help lists them')
+    dashed = [c for c in changes if c.partition('=')[0] in ('out', 'log')]
+    if dashed: raise ValueError(f'no key in {dashed[0]!r}: it is an option of the command, --{dashed[0].replace("=", " ")}')
+
 # %% ../nbs/58_cli.ipynb #222df23e
 def bp_run(
     argv=None # The command line's words unless given
@@ -139,8 +149,9 @@ def bp_run(
     p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')
     words = sys.argv[1:] if argv is None else argv
     if not words: return p.print_help()
-    a = p.parse_intermixed_args(words)
+    a, strange = p.parse_known_intermixed_args(words)
     with one_sentence(f'What a source stage had saved is kept in {a.out}; the same command goes on from there.'):
+        _check_words(strange, a.changes)
         file = a.changes.pop(0) if a.changes and '=' not in a.changes[0] else None
         folder = {'data.folder': a.data_dir} if a.data_dir else {}
         config = make_config(file, **(parse_changes(a.changes) | folder))
@@ -251,11 +262,12 @@ def bp_fetch(
     a = p.parse_args(argv)
     folder = Path(a.data_dir)
     with one_sentence(f'What is whole is kept in {folder}; the same command goes on from there.'):
+        if folder.exists() and not folder.is_dir(): raise ValueError(f'--data-dir: expected a folder, {folder} is a file')
         from bayes_prompt.tasks import SUITES, TASKS
         for name in a.names:
             if name == 'smollm2':
                 print(_fetch_smollm2(), flush=True)
                 continue
             backbone = '/' in name or name.startswith(('t5', 'mt5'))
-            tasks = [] if backbone else SUITES.get(name) or [TASKS[name]] # which says what name is near
+            tasks = [] if backbone else SUITES.get(name) or [choose(name, {**SUITES, **TASKS}, 'task or suite')]
             for line in [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks): print(line, flush=True)

@@ -7,7 +7,7 @@ __all__ = ['long_names', 'Config', 'recipes', 'read_changes', 'parse_changes', '
            'as_record', 'flat']
 
 # %% ../nbs/50_config.ipynb #2506e965
-import json
+import json, re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 import bayes_prompt
@@ -97,8 +97,15 @@ class Config(Options):
             if callable(getattr(self.source.svgd, name)):
                 raise ValueError(f'source.svgd.{name}: a run is recorded by names, got a function: put it into `svgd.{name}s`')
         if self.data.tasks: add_tasks(self.data.tasks)
-        for name in self.tasks: _check_metric(choose(name, TASKS, 'task'))
+        for name in self.tasks: _check_metric(self._known(name))
         _check_method(self, methods()[self.method])
+
+    def _known(self, name):
+        "A task by its name"
+        try: return TASKS[name]
+        except ValueError as e:
+            own = '' if self.data.tasks else '; a task of your own is described in a file, data.tasks=FILE'
+            raise ValueError(f'{e}{own}') from None
 
 # %% ../nbs/50_config.ipynb #1ca46aa4
 def _check_metric(task):
@@ -126,7 +133,7 @@ def _found(path):
     if str(path) in known and not Path(path).is_file(): return known[str(path)]
     if Path(path).is_file(): return Path(path)
     raise ValueError(f'no configuration file {str(path)!r}, and no recipe of that name: expected a TOML or JSON file, '
-                     f'or one of {", ".join(known)}')
+                     f'or one of {", ".join(known)}; a single setting is written key=value')
 
 # %% ../nbs/50_config.ipynb #a7632d80
 def _dotted(changes, path=''):
@@ -169,13 +176,23 @@ def parse_changes(
             out[long] = parsed(value, known[long], long)
     return out
 
+# %% ../nbs/50_config.ipynb #7873c678
+def _read_config(file, changes):
+    "A file's configuration with some changes; what the file says wrong is told with its name"
+    said = read_changes(file)
+    if 'answers' in said: raise ValueError(f'{file} is an experiment of several runs: bp_sweep makes them')
+    try: return Config().changed(said | changes)
+    except ValueError as e:
+        def blamed(key): return key not in changes and re.search(rf'(?<![\w.]){re.escape(key)}(?![\w.])', str(e))
+        raise ValueError(f'{file}: {e}' if any(map(blamed, said)) else str(e)) from None
+
 # %% ../nbs/50_config.ipynb #f6638f86
 def make_config(
     config=None, # A `Config`, a dict, a TOML or JSON file of differences to the defaults, or a recipe's name
     **changes # Further differences, as `target="spam"`
 )->Config:
     "Defaults plus differences; `ValueError` names the nearest valid key, or the value that is wrong"
-    if isinstance(config, (str, Path)): config = read_changes(config)
+    if isinstance(config, (str, Path)): return _read_config(config, _dotted(long_names(changes)))
     if isinstance(config, Config): return config.changed(changes)
     if not isinstance(config, (dict, type(None))): raise ValueError(f'expected a configuration as an object of keys and values, got {config!r}')
     merged = _dotted(long_names(config or {})) | _dotted(long_names(changes))

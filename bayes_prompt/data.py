@@ -92,6 +92,17 @@ def class_names(
     return feature.get('names', []) if isinstance(feature, dict) else []
 
 # %% ../nbs/11_data.ipynb #40dfeab9
+# What has another name than it is
+_STARTS = {
+    b'PK\3\4': 'a zip archive, as Excel writes: save the sheet as CSV',
+    b'\xd0\xcf\x11\xe0': 'a file of an old Excel: save the sheet as CSV',
+    b'PAR1': 'Parquet: let its name end in .parquet'}
+
+def _check_start(path):
+    "`ValueError` for a file that is no text"
+    with open(path, 'rb') as f: seems = _STARTS.get(f.read(4))
+    if seems: raise ValueError(f'it seems to be {seems}')
+
 KINDS = {'.parquet': _parquet, '.jsonl': _json, '.json': _json, '.csv': _csv, '.tsv': _csv} # texts also + .gz
 
 # %% ../nbs/11_data.ipynb #eccef72c
@@ -104,7 +115,9 @@ def read_rows(
     if kind == '.gz' and packed != '.parquet': kind = packed
     if kind not in KINDS: raise ValueError(f'{path.name}: expected a file that ends in {", ".join(KINDS)}')
     if not path.is_file(): raise ValueError(f'{path.name} cannot be read: expected a file, there is none') # a device has no end
-    try: return KINDS[kind](path)
+    try:
+        if kind != '.parquet': _check_start(path)
+        return KINDS[kind](path)
     except UnicodeDecodeError as e: reason = f'expected UTF-8 or UTF-16 ({e.reason} at byte {e.start})'
     except json.JSONDecodeError as e: reason = f'expected an object of columns a line ({e})'
     except csv.Error as e: reason = f'expected rows under a header ({e})'
@@ -303,7 +316,8 @@ def _checked(task, file, rows):
     for c in wanted:
         if c in rows[0]: continue
         have = tuple(rows[0])
-        raise ValueError(f'{file.name}: expected the columns {wanted}, got {have}; {c!r} is missing')
+        other = '; the task says label = "…" where it has another name' if c == task.label else ''
+        raise ValueError(f'{file.name}: expected the columns {wanted}, got {have}; {c!r} is missing{other}')
     return rows
 
 def _named(task, file, rows):

@@ -97,7 +97,10 @@ def _pairs(fixed, configs):
 def _read(path, seen=()):
     "The question of a file, a list of statements for each of its parts, and what it compares"
     if path.resolve() in seen: raise ValueError(f'{path} extends itself: take one extends out')
-    if not path.is_file(): raise ValueError(f'no experiment {str(path)!r}')
+    if not path.is_file():
+        folder = next((f for f in (path.parent, Path('experiments')) if any(f.glob('*.toml'))), path.parent)
+        there = ', '.join(sorted(p.stem for p in folder.glob('*.toml'))) or 'none'
+        raise ValueError(f'no experiment {str(path)!r}: expected a TOML file; in {folder} there are: {there}')
     table = read_table(path, 'experiment')
     base = table.get('extends')
     inherited, fixed = _base(path, base, (*seen, path.resolve())) if isinstance(base, str) else ([[]], {})

@@ -208,7 +208,9 @@ class Context:
 
     def _draw(self, data):
         k = self.config.target.k
-        return few_shot(data.train, k, self.config.seed, data.classes) if k else list(range(len(data.train)))
+        if not k: return list(range(len(data.train)))
+        try: return few_shot(data.train, k, self.config.seed, data.classes)
+        except ValueError as e: raise ValueError(f'{data.task.name}: {e}') from None
 
     def _few(self, name):
         data = self.data[name]

@@ -46,8 +46,11 @@ def _read(path, config):
     if same: return record
     raise ValueError(f'the record {path} was made with another configuration than its name says: remove it or choose another folder')
 
+def _every(history): return max(1, -(-len(history)//1000))
+
 def _rounded(history, digits=4):
-    return [{k: float(f'{v:.{digits}g}') for k, v in step.items()} for step in history]
+    "At most a thousand steps, at equal distances; a record does not grow with them"
+    return [{k: float(f'{v:.{digits}g}') for k, v in step.items()} for step in history[::_every(history)]]
 
 # %% ../nbs/52_run.ipynb #fb73d99f
 def _costs(ctx, trainable, target_tokens, evaluate_tokens):
@@ -124,7 +127,7 @@ def make_record(
         train_indices=ctx.indices[c.target.task] if c.target.k else 'all',
         data_from=ctx.data_from, splits=ctx.splits, cut=ctx.cut, **environment(),
         engine=getattr(ctx.backbone.engine, 'name', 'packed') if ctx.backbone.engine and not weights else 'plain',
-        loss=[round(h['loss'], 4) for h in ctx.history],
+        loss=[round(h['loss'], 4) for h in ctx.history[::_every(ctx.history)]],
         source_history=_rounded(ctx.source.history) if ctx.source else [],
         predicted_ratio=_particles(c, ctx.backbone.width),
         predictions=_predictions(ctx), choices={t: list(d.choices) for t, d in ctx.data.items() if d.choices}, **_several(ctx, scores), **_judged(ctx.history), **_skipped(ctx))

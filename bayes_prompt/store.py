@@ -58,6 +58,7 @@ def write_json(
 # %% ../nbs/02_store.ipynb #782f77e3
 def _bytes(path, what):
     "What is in a file; `ValueError` when there is none. A device has no end"
+    if path.is_dir(): raise ValueError(f'the {what} {path} is a folder: name a file in it')
     if path.exists() and not path.is_file(): raise ValueError(f'the {what} {path} is no file: expected one')
     try: return path.read_bytes()
     except FileNotFoundError: raise ValueError(f'no {what} {str(path)!r}') from None
@@ -107,7 +108,11 @@ def read_table(
     if path.suffix == '.json': return read_json(path, what)
     try: import tomllib
     except ImportError: import tomli as tomllib # Python 3.10
-    return _parsed(_bytes(path, what), path, what, 'TOML', tomllib.loads)
+    data = _bytes(path, what)
+    try: return _parsed(data, path, what, 'TOML', tomllib.loads)
+    except ValueError:
+        if path.suffix in ('', '.toml'): raise
+        raise ValueError(f'the {what} {path} ends in {path.suffix}: expected a TOML or JSON file') from None
 
 # %% ../nbs/02_store.ipynb #385c1d30
 def _split(data):

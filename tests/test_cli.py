@@ -37,6 +37,7 @@ def test_ctrl_c_says_what_is_kept_and_goes_on(tmp_path):
     args = [Path(sys.executable).with_name('bp_demo'), '--quick', '--backbone', 'tiny-t5', '--out', str(tmp_path)]
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background of a script inherits that it is ignored
     p = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    assert 'loading' in p.stdout.readline() # a pipe hears of it too, at once: else this waits for the end, which nothing stops any more
     while not list(tmp_path.glob('*.json')):
         assert p.poll() is None, p.stderr.read()
         time.sleep(.05)
@@ -118,7 +119,7 @@ def test_a_failed_run_of_a_sweep_is_an_error_at_the_end(swept, tmp_path, capsys)
     from bayes_prompt.cli import bp_sweep
     (tmp_path/'bad.toml').write_text(SWEEP.replace('seed = [0, 1]\nsource.seed = [0, 1]', 'k = [2, 5000]'))
     with pytest.raises(SystemExit) as e: bp_sweep([str(tmp_path/'bad.toml'), '--out', str(tmp_path/'out')])
-    assert e.value.code.startswith('error: 2 of 4 runs failed: movie pt seed 0 k=5000 (expected 5000 examples') and len(list((tmp_path/'out').glob('*.json'))) == 2
+    assert e.value.code.startswith('error: 2 of 4 runs failed: movie pt seed 0 k=5000 (movie: expected 5000 examples') and len(list((tmp_path/'out').glob('*.json'))) == 2
     for words, said in ((['--worker', '3/2'], 'worker: expected'), (['--workers', '0'], 'at least 1')):
         with pytest.raises(SystemExit) as e: bp_sweep([str(tmp_path/'bad.toml'), *words])
         assert said in e.value.code
@@ -156,3 +157,47 @@ def test_a_terminal_that_knows_ascii_alone_is_spoken_to():
     code = "from bayes_prompt.cli import one_sentence\nwith one_sentence(): print('…')"
     done = subprocess.run([sys.executable, '-c', code], env=dict(os.environ, PYTHONIOENCODING='ascii'), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, '?\n')
+
+HOTELS = '[hotels]\nfields = ["review"]\nlabels = ["bad", "good"]\n'
+
+@pytest.mark.parametrize('words, said', [
+    (['--seed', '1'], "no option '--seed': a setting is written without dashes, seed=…"), (['--data.style=t5'], 'data.style=…'), (['out=results'], 'it is an option of the command, --out results'),
+    (['movie'], 'a single setting is written key=value'), (['target=hotels'], 'is described in a file, data.tasks=FILE'), (['rate.toml'], "rate.toml: no key 'target.learning_rate'; the nearest is 'target.lr'"),
+    (['kind.toml'], "kind.toml: target.k: expected a whole number, got 'many'"), (['kind.toml', 'k=3', 'seed=x'], "error: seed: expected a whole number, got 'x'"), (['hotels.csv'], 'hotels.csv ends in .csv: expected a TOML or JSON file'),
+    (['data=hotels.csv'], 'the file of tasks hotels.csv ends in .csv'), (['data=folder'], 'the file of tasks folder is a folder: name a file in it'), (['data=hotels.toml', 'target=hotels', 'k=30'], "hotels: expected 30 examples of 'bad', the training part has 1"),
+    (['data=other.toml', 'target=other'], "got ('review', 'verdict'); 'label' is missing; the task says label = "),
+    (['data=hotels.toml', 'target=hotel'], "no task 'hotel'; the nearest is 'hotels'"), (['backbone=./t5'], "no folder './t5': expected a model"), (['data=sheet.toml', 'target=sheet'], 'sheet.csv cannot be read: it seems to be a zip archive, as Excel writes: save the sheet as CSV')])
+def test_what_users_type(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('rate.toml').write_text('[target]\nlearning_rate = 1')
+    Path('kind.toml').write_text('[target]\nk = "many"')
+    Path('hotels.toml').write_text(HOTELS)
+    Path('hotels.csv').write_text('review,label\n' + ''.join(f'room {i},{["bad", "good"][i % 2]}\n' for i in range(40)))
+    Path('sheet.toml').write_text(HOTELS.replace('hotels', 'sheet'))
+    Path('sheet.csv').write_bytes(b'PK\x03\x04' + bytes(range(200)))
+    Path('folder').mkdir()
+    Path('other.toml').write_text(HOTELS.replace('hotels', 'other'))
+    Path('other.csv').write_text('review,verdict\nroom,good\n')
+    with pytest.raises(SystemExit) as e: bp_run([*words, 'backbone=tiny-t5', 'method=pt'] if 'backbone=./t5' not in words else words)
+    assert said in e.value.code and e.value.code.startswith('error: ') and len(e.value.code.splitlines()) == 1
+
+def test_a_file_is_not_blamed_for_what_was_typed(tmp_path, monkeypatch):
+    "Nor for a key of another group that ends alike"
+    monkeypatch.chdir(tmp_path)
+    Path('mine.toml').write_text('seed = 1\nmethod = "pt"')
+    for words in (['source.seed=-1'], ['method=foo'], ['seed=-1']):
+        with pytest.raises(SystemExit) as e: bp_run(['mine.toml', *words])
+        assert 'mine.toml' not in e.value.code
+
+def test_a_folder_or_suite_that_is_none_is_named(tmp_path, monkeypatch):
+    from bayes_prompt.cli import bp_results, bp_sweep
+    monkeypatch.chdir(tmp_path)
+    Path('experiments').mkdir()
+    Path('experiments/mine.toml').write_text(SWEEP)
+    Path('none').mkdir()
+    for f, word, said in ((bp_results, 'none', 'no run records in none: expected'), (bp_sweep, 'mien', "'experiments/mien.toml': expected a TOML file; in experiments there are: mine"), (bp_fetch, 'glu', "no task or suite 'glu'; the nearest is 'glue'"),
+                          (bp_sweep, 'mine.toml', "'mine.toml': expected a TOML file; in experiments there are: mine"), (bp_run, 'experiments/mine.toml', 'mine.toml is an experiment of several runs: bp_sweep makes them')):
+        with pytest.raises(SystemExit) as e: f([word])
+        assert said in e.value.code
+    with pytest.raises(SystemExit) as e: bp_fetch(['movie', '--data-dir', 'experiments/mine.toml'])
+    assert '--data-dir: expected a folder, experiments/mine.toml is a file' in e.value.code

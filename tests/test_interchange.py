@@ -228,7 +228,7 @@ def test_import_refuses(tiny, tmp_path):
     ('[]', {}, 'cannot be read'), ('{}', {}, 'cannot be read'), ('null', {}, 'cannot be read'),
     (dict(peft_type='PROMPT_TUNING'), {'other': torch.ones(2, 32)}, "lacks the weights 'prompt_embeddings'"),
     (dict(peft_type='PROMPT_TUNING'), {'prompt_embeddings': torch.ones(32)}, r'expected one matrix \[P, H\]'),
-    (dict(peft_type='PROMPT_TUNING', num_virtual_tokens='two'), {'prompt_embeddings': torch.ones(2, 32)}, 'do not fit together'),
+    (dict(peft_type='PROMPT_TUNING', num_virtual_tokens='two'), {'prompt_embeddings': torch.ones(2, 32)}, "its configuration says 'two'"),
     (dict(peft_type='MULTITASK_PROMPT_TUNING'), {'prompt_embeddings': torch.ones(2, 32)}, "lacks the weights 'prefix_task_cols'"),
     (dict(peft_type='MULTITASK_PROMPT_TUNING'), {'prompt_embeddings': torch.ones(2, 32), 'prefix_task_cols': torch.ones(1, 3, 1), 'prefix_task_rows': torch.ones(1, 2, 5)}, 'do not fit together')])
 def test_a_malformed_adapter_is_one_sentence(tiny, tmp_path, config, weights, says):

@@ -296,3 +296,12 @@ def test_answers_are_read_by_the_choices_of_their_time(tmp_path):
     file.write_text(text.format('"yes", "no"'))
     add_tasks(str(file))
     assert predictions(r) == said
+
+def test_a_record_does_not_grow_with_its_histories(tmp_path):
+    "At most a thousand points at equal distances; the whole history of the source stage is beside its posterior"
+    from bayes_prompt.source import SourcePosterior
+    r = run(SMALL, tmp_path, method='vanilla', sources=['nyt'], m=1, source_batch=1, source_steps=1001, steps=2001, batch=1, source_lr=.01)
+    whole = SourcePosterior.load(next(tmp_path.glob('sources/*/posterior.safetensors')).parent).history
+    assert len(whole) == 1001 and [h['loss'] for h in r['source_history']] == pytest.approx([h['loss'] for h in whole[::2]], rel=1e-3)
+    assert len(r['source_history']) == 501 and len(r['loss']) == 667 and r['cost']['target_steps'] == 2001
+    assert max(f.stat().st_size for f in tmp_path.glob('*.json')) < 60_000

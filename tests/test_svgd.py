@@ -272,3 +272,51 @@ def spoilt(x, value, *particles): return x.clone().index_fill_(0, torch.tensor(p
 def test_bad_input_gets_a_sentence(bad, message):
     with pytest.raises(ValueError, match=message) as e: bad(rand(4, 3))
     assert '\n' not in str(e.value)
+
+# by definition: one pair after the other, the kernel differentiated by autograd
+
+def median(values, power=1):
+    return float(np.median([v**power for v in values]))**(1/power)
+
+BANDWIDTHS = dict(                     # squared distances of pairs; the same with the diagonal and every pair twice; M
+    median=lambda off, whole, M: median(off)/math.log(M),
+    liu=lambda off, whole, M: median(whole)/math.log(M + 1),
+    blackjax=lambda off, whole, M: median(off, .5)/math.log(M),
+    numpyro=lambda off, whole, M: median(whole, .5)/math.log(M))
+
+def pair(kernel, x, a, b, h):
+    "k(a, b)"
+    r2 = (a - b).square().sum()
+    if kernel == 'linear': return 1 + ((a - x.mean(0))*(b - x.mean(0))).sum()/h
+    if kernel == 'none': return float(len(x)*torch.equal(a, b)) + 0*a.sum()
+    if kernel == 'laplacian': return (-r2.sqrt()/h**.5).exp() if r2 > 0 else 1 + 0*a.sum()
+    return (-r2/h).exp() if kernel == 'rbf' else (1 + r2/h)**-.5
+
+def by_definition(x, s, o):
+    M = len(x)
+    if o.blocks != 'all':
+        columns = x.flatten(1).split(1 if o.blocks == 'coordinate' else x[0][0].numel(), 1)
+        scores = s.flatten(1).split(columns[0].shape[1], 1)
+        return torch.cat([by_definition(c, d, o.changed(blocks='all')) for c, d in zip(columns, scores)], 1).reshape(x.shape)
+    y, g = x.flatten(1), s.flatten(1)
+    whole = [float((a - b).square().sum()) for a in y for b in y]
+    off = [whole[i*M + j] for i in range(M) for j in range(i)]
+    h = BANDWIDTHS[o.bandwidth](off, whole, M) if isinstance(o.bandwidth, str) else o.bandwidth
+    phi = torch.zeros_like(y)
+    for i in range(M):
+        for j in range(M):
+            a = y[j].clone().requires_grad_()
+            k = pair(o.kernel, y, a, y[i], h)
+            slope, = torch.autograd.grad(k, a)
+            phi[i] += ((o.damping if i == j else 1)*k.detach()*g[j] + o.repulsion*slope)/M
+    return phi.reshape(x.shape)
+
+@pytest.mark.parametrize('kernel', KERNELS)
+@pytest.mark.parametrize('bandwidth', [*BANDWIDTHS, .37])
+@pytest.mark.parametrize('blocks', ['all', 'token', 'coordinate'])
+def test_direction_by_definition(kernel, bandwidth, blocks):
+    for shape in ((3, 7), (4, 3, 2), (6, 1, 5)):
+        for repulsion, damping in ((1., 1.), (0., 1.), (2.5, .3), (1., 4.)):
+            o = SVGD(kernel=kernel, bandwidth=bandwidth, blocks=blocks, repulsion=repulsion, damping=damping)
+            x, s = 1.7*rand(*shape) + 3, rand(*shape, seed=1)
+            close(svgd_direction(x, s, o), by_definition(x, s, o), 1e-10)

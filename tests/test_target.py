@@ -104,3 +104,34 @@ def test_targets_in_another_order_are_another_training(tiny, tmp_path):
     both = {t: [replace(e, task=t) for e in eight(tiny)] for t in 'ab'}
     adapt(tiny, both, posterior(tiny), steps=2, callbacks=[Checkpoint(tmp_path/'s')])
     with pytest.raises(ValueError, match='another run'): adapt(tiny, dict(reversed(both.items())), posterior(tiny), steps=2, callbacks=[Checkpoint(tmp_path/'s')])
+
+@pytest.mark.parametrize('M, D, sigma', [(5, 7, .8), (2, 3, .3), (1, 4, 2.), (6, 2, 1.1)])
+def test_energies_are_those_of_the_densities(M, D, sigma):
+    "The kernel density of the particles and their Gaussian, as torch has them; `mean` is the bound of the first by Jensen"
+    from torch.distributions import MultivariateNormal
+    g = torch.Generator().manual_seed(M)
+    x, theta = torch.randn(M, D, generator=g, dtype=torch.float64), torch.randn(D, generator=g, dtype=torch.float64)
+    def normal(mean, cov): return MultivariateNormal(mean, cov).log_prob(theta) - MultivariateNormal(mean, cov).log_prob(mean) # without its constant
+    round_ = sigma**2*torch.eye(D, dtype=torch.float64)
+    spread = torch.cov(x.T).reshape(D, D) if M > 1 else 0
+    want = dict(mean=normal(x.mean(0), round_), gaussian=normal(x.mean(0), round_ + spread), mixture=torch.stack([normal(p, round_) for p in x]).exp().mean().log())
+    for prior, w in want.items(): assert prior_energy(x, theta, prior, sigma).item() == pytest.approx(-w.item(), abs=1e-10)
+
+@pytest.mark.parametrize('evidence, want', [('examples', 32*3/33), ('one', 1.5), (4., 2.4)])
+def test_adapt_finds_the_mode_of_the_scalar_example(evidence, want, tiny, monkeypatch):
+    "Every coordinate is a mean of 32 observations around 3 with variance 1, its prior N(0, 1)"
+    from bayes_prompt import train
+    monkeypatch.setattr(train, 'loss_and_grad', lambda bb, x, batch, *rest: ((x.detach() - 3).square().sum((1, 2))[:, None]/2, x.detach() - 3))
+    prior = SourcePosterior(torch.zeros(2, 6, tiny.width), ['amazon'], tiny.name)
+    got = adapt(tiny, eight(tiny)*4, prior, steps=300, lr=.5, low=False, optimizer='sgd', sigma=1., evidence=evidence, batch=1)
+    assert torch.allclose(got.prompt, torch.tensor(want), atol=1e-3)
+
+def test_published_counts(t5_base):
+    "A target's share, l·d/N + l + d, and the particles of the source stage"
+    from bayes_prompt.source import SourceSVGD
+    particles = torch.zeros(5, 100, 768, device='meta')
+    assert SourceSVGD(t5_base, particles, 6).trainable() == 384_000
+    for n, each in ((1, 77_668), (5, 16_228), (8, 10_468), (21, 95_028/21)):
+        zeros = torch.zeros(100, 768)
+        shared = SharedPrompt(t5_base, zeros, [*map(str, range(n))], torch.ones(100), torch.ones(768))
+        assert shared.trainable() == pytest.approx(n*each)
