@@ -81,3 +81,8 @@ def test_readme_figures():
     figures, png = [], dict(data={'image/png': 'AAEC\n', 'text/plain': ['<Figure>']})
     assert [build_readme.output_md(png, figures), build_readme.output_md(dict(text=['a\n', 'b\n']), figures)] == ['![](images/index_1.png)', '    a\n    b']
     assert figures == [('index_1.png', b'\0\1\2')]
+
+def test_a_name_links_itself():
+    "A name in backticks becomes a link of the reference; within a link of the page's own, both are broken"
+    cells = [(f.name, ''.join(c['source'])) for f in (ROOT/'nbs').glob('*.ipynb') for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown']
+    assert [(name, m.group()) for name, text in cells for m in re.finditer(r'\[`[\w.]+`\]\(\d\d_\w+\.ipynb', text)] == []
