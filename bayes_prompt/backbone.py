@@ -57,6 +57,12 @@ class Backbone:
     def width(self)->int: # H
         return self.embed.weight.shape[1]
     @property
+    @torch.no_grad()
+    def embedding_size(self)->float: # Root mean square of the embeddings, as the model sees them: some scale their rows
+        ids = torch.arange(self.embed.num_embeddings, device=self.device)
+        squares = [self.embed(some).float().square().sum() for some in ids.split(4096)]
+        return (sum(squares)/(len(ids)*self.width)).sqrt().item()
+    @property
     def device(self):
         return self.embed.weight.device
     @property

@@ -130,7 +130,9 @@ def make_record(
         loss=[round(h['loss'], 4) for h in ctx.history[::_every(ctx.history)]],
         source_history=_rounded(ctx.source.history) if ctx.source else [],
         predicted_ratio=_particles(c, ctx.backbone.width),
-        predictions=_predictions(ctx), choices={t: list(d.choices) for t, d in ctx.data.items() if d.choices}, **_several(ctx, scores), **_judged(ctx.history), **_skipped(ctx))
+        predictions=_predictions(ctx),
+        choices={t: list(d.choices) for t, d in ctx.data.items() if d.choices},
+        **_several(ctx, scores), **_judged(ctx.history), **_skipped(ctx))
 
 # %% ../nbs/52_run.ipynb #c014
 def run(

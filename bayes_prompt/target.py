@@ -124,12 +124,9 @@ def sigma_of(
 )->float: # In the units of the embeddings
     "The width of the prior in plain numbers"
     if options.unit == 'one': return options.sigma
-    if options.unit == 'embeddings':
-        scale = getattr(backbone.embed, 'embed_scale', 1.) # BART's kin multiply the rows of their table
-        variance = backbone.embed.weight.float().square().mean()*scale**2
-    elif len(particles) > 1: variance = particles.float().var(0).mean()
-    else: raise ValueError('target.unit: a spread needs at least two particles, got 1: use unit=embeddings')
-    return options.sigma*variance.sqrt().item()
+    if options.unit == 'embeddings': return options.sigma*backbone.embedding_size
+    if len(particles) > 1: return options.sigma*particles.float().var(0).mean().sqrt().item()
+    raise ValueError('target.unit: a spread needs at least two particles, got 1: use unit=embeddings')
 
 # %% ../nbs/31_target.ipynb #5a995c53
 def target_method(

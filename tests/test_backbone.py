@@ -1,5 +1,6 @@
 "A backbone is loaded whole or refused; what fits into a device"
 import json, shutil, warnings
+from dataclasses import replace
 import pytest, torch
 from safetensors.torch import load_file, save_file
 from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5ForConditionalGeneration
@@ -170,3 +171,13 @@ def test_the_budget_of_a_gpu_grows_with_its_memory():
     c = T5Config(d_model=768, num_layers=12, num_heads=12)
     assert token_budget(c, 0) == 1024
     assert token_budget(c, 80*2**30, 2) == 2*token_budget(c, 40*2**30, 2) > 4*token_budget(c, 16*2**30, 4) > 4096
+
+@pytest.mark.parametrize('scale', [False, True])
+def test_the_size_of_embeddings_is_that_of_what_the_model_sees(tiny, scale):
+    "BART's may multiply its rows by the root of the width"
+    small = dict(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+                 decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32)
+    bart = BartForConditionalGeneration(BartConfig(**small, scale_embedding=scale, bos_token_id=0, eos_token_id=2))
+    rows = bart.get_input_embeddings().weight.detach()
+    want = rows.square().mean().sqrt().item()*(4 if scale else 1)
+    assert replace(tiny, model=bart).embedding_size == pytest.approx(want, rel=1e-5)

@@ -127,14 +127,6 @@ def test_units(bb):
     assert tau(temperature=2., unit='published') == pytest.approx(2*math.e*bb.width)
     assert (Attempt(bb, x[:3], x[3]).size, Attempt(bb, x[:3], x[3], unit='published').size) == (pytest.approx(rms), 1.)
 
-def test_a_scaling_embedding_is_measured_as_the_model_sees_it():
-    "BART's, which multiplies its rows by the root of the width"
-    from types import SimpleNamespace
-    from transformers.models.bart.modeling_bart import BartScaledWordEmbedding
-    rows = BartScaledWordEmbedding(50, 16, None, embed_scale=4.)
-    backbone = SimpleNamespace(embed=rows, width=16, device='cpu')
-    assert _UNITS['embeddings'](backbone)[0] == pytest.approx(4*rows.weight.square().mean().sqrt().item(), rel=1e-5)
-
 def test_padding_changes_no_prompt_and_no_loss(bb):
     m, exs = make(bb), eight(bb)
     assert len({len(e.ids) for e in exs}) > 1

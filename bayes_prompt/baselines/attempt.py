@@ -16,14 +16,8 @@ from ..options import choose, method, option, unknown
 from ..train import PromptMethod
 
 # %% ../../nbs/44_attempt.ipynb #7e3a10c2
-@torch.no_grad()
-def _size(backbone):
-    "s of eq. (1): the RMS of the embeddings, as the model sees them"
-    ids = torch.arange(backbone.embed.num_embeddings, device=backbone.device)
-    return backbone.embed(ids).float().square().mean().sqrt().item()
-
 def _embeddings(backbone):
-    s = _size(backbone)
+    s = backbone.embedding_size
     return s, s*math.sqrt(backbone.width)
 
 def _published(backbone): return 1., math.e*backbone.width
