@@ -122,7 +122,7 @@ def _adapter(path, family):
         raise ValueError(f'the adapter in {path} cannot be read, it may be cut off: save it again ({said})') from None
     want, model = _PEFT_TASK[family]
     if kind not in ('PROMPT_TUNING', 'MULTITASK_PROMPT_TUNING') or task != want:
-        raise ValueError(f'expected prompt tuning or multitask prompt tuning of {model} ({want}), got {kind} ({task}) '
+        raise ValueError(f'expected prompt tuning or multitask prompt tuning of {model} ({want}), got {kind!r:.40} ({task!r:.40}) '
                          f'in {path}: only those are one prompt in front of its input')
     needed = ['prompt_embeddings', *['prefix_task_cols', 'prefix_task_rows']*(kind != 'PROMPT_TUNING')]
     if lacks := [k for k in needed if k not in weights]:

@@ -47,7 +47,7 @@ def unknown(
     words, # What there is
 )->ValueError: # To be raised
     "One sentence on a name that does not exist: the nearest, and all of them where they are few"
-    words = [str(w) for w in words]
+    words = [' '.join(str(w).split()) for w in words] # they may come from a file
     near, few = nearest(word, words), len(words) <= 40
     hint = f'; the nearest is {near!r}' if near else ''
     if few: hint += f'. There are: {", ".join(words)}'
@@ -230,6 +230,8 @@ def changed(self:Options,
             raise unknown('key', self.key(key), [k for k, *_ in self.described()])
         if dot: inner.setdefault(name, {})[rest] = value
         elif groups[name] and isinstance(value, dict): inner.setdefault(name, {}).update(value)
+        elif groups[name] and not isinstance(value, Options):
+            raise ValueError(f'{self.key(name)}: expected keys and values, got {value!r:.80}')
         else: new[name] = value
     for name, value in inner.items(): new[name] = new.get(name, getattr(self, name)).changed(value)
     return replace(self, **new)

@@ -75,6 +75,7 @@ def _check_row(df):
     "`ValueError` where a column that tables and figures need holds something else"
     kinds = dict.fromkeys(('target', 'method', 'metric'), str)
     kinds |= dict.fromkeys(('seed', 'score', 'n', 'trainable'), Real) | dict(constant=(Real, type(None)))
+    kinds |= dict.fromkeys(('data', 'weights'), (str, type(None)))
     if 'source_seed' in df: kinds |= dict(source_seed=Real) # the oldest have none
     for key, kind in kinds.items():
         for value in df[key]:

@@ -84,3 +84,7 @@ def test_the_published_recipe_is_reachable_by_name(tmp_path):
     files(tmp_path, mine_toml='extends = "published"\ntarget = "rte"\nk = 16')
     assert make_config(tmp_path/'mine.toml').target.k == 16
     with pytest.raises(ValueError, match='no recipe of that name'): make_config('publised')
+
+@pytest.mark.parametrize('d', [{'kernel': None, 'source.svgd': None}, {'source.svgd': 'rbf'}, {'data': 3}, {'target': None, 'target.k': 2}])
+def test_a_group_is_keys_and_values(d):
+    with pytest.raises(ValueError, match='expected'): make_config(d)

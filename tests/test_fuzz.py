@@ -212,7 +212,7 @@ def test_records(data):
         if data.draw(st.integers(0, 3)) == 0: text = data.draw(damaged(text) | st.sampled_from([x.encode() for x in DEEP]))
         (d/'r.json').write_bytes(text)
         with one_sentence('r.json'): df = load(d)
-        with one_sentence('r.json', 'one run per'): df = load(d); show(table(df)); show(differences(df))
+        with one_sentence('r.json', 'one run per', 'expected runs of the same'): df = load(d); show(table(df)); show(differences(df))
         with one_sentence('r.json'): planned(read_experiment(ROOT/'experiments/demo.toml'), d)
         with one_sentence('r.json'): _read(d/'r.json', make_config(RECORD['config']))
 

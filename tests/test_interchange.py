@@ -206,7 +206,7 @@ def test_import_refuses(tiny, tmp_path):
     with pytest.raises(ValueError, match='no adapter in'): from_peft(tmp_path, tiny)
     m = peft.get_peft_model(load_backbone('tiny-t5').model, peft.LoraConfig(task_type='SEQ_2_SEQ_LM', target_modules=['q']))
     m.save_pretrained(tmp_path/'lora')
-    with pytest.raises(ValueError, match='got LORA') as e: from_peft(tmp_path/'lora', tiny)
+    with pytest.raises(ValueError, match="got 'LORA'") as e: from_peft(tmp_path/'lora', tiny)
     assert one_sentence(e)
     to_peft(noisy(tiny), tiny, tmp_path/'p')
     with pytest.raises(ValueError, match='width 32, expected 384'), warnings.catch_warnings():

@@ -3,7 +3,7 @@ import subprocess, sys
 from dataclasses import asdict, dataclass
 import pytest
 from bayes_prompt import options
-from bayes_prompt.options import METHODS, Options, choose, method, methods, names, nearest, option, parsed
+from bayes_prompt.options import METHODS, Options, choose, method, methods, names, nearest, option, parsed, unknown
 from bayes_prompt.settings import SVGD, Source, Target
 
 @pytest.mark.parametrize('word, meant', [
@@ -95,3 +95,6 @@ def test_only_one_number_is_a_number(odd):
     for value in values[odd]:
         with pytest.raises(ValueError, match='target.lr: expected a number'): Target(lr=value)
     assert Target(lr=torch.tensor([.5])).lr == Target(lr=np.float32(.5)).lr == .5
+
+def test_a_sentence_stays_one_line_whatever_the_names_are():
+    assert len(str(unknown('score', 'a\nb', ['accuracy', 'x\ry\nz', '\r'])).splitlines()) == 1

@@ -1,5 +1,6 @@
 "Records to tables"
 import json
+from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from bayes_prompt.options import methods
 from bayes_prompt.metrics import mean_interval
@@ -119,3 +120,9 @@ def test_runs_of_changed_data_are_not_averaged(tmp_path):
     file = next(tmp_path.glob('*-s1-*.json'))
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(data='another')))
     with pytest.raises(ValueError, match='expected runs of the same data'): table(load(tmp_path))
+
+@pytest.mark.parametrize('key', ['data', 'weights'])
+def test_a_fingerprint_that_is_none_is_named(key, tmp_path):
+    record = json.loads(next((Path(__file__).resolve().parents[1]/'results/demo').glob('amazon-pt-s0*.json')).read_text(encoding='utf-8'))
+    (tmp_path/'r.json').write_text(json.dumps(record | {key: ['x']}))
+    with pytest.raises(ValueError, match=rf'r\.json.*{key}'): load(tmp_path)
