@@ -486,7 +486,7 @@ def test_a_prompt_comes_from_peft(folders, tmp_path, kind):
 
 def test_an_adapter_of_the_other_family_is_refused(folders, tmp_path, tiny):
     to_peft(init_prompts(tiny, 1, 4)[0], tiny, tmp_path)
-    with pytest.raises(ValueError, match=r'of a decoder-only model \(CAUSAL_LM\), got PROMPT_TUNING \(SEQ_2_SEQ_LM\)'): from_peft(tmp_path, loaded(folders, 'llama'))
+    with pytest.raises(ValueError, match=r"of a decoder-only model \(CAUSAL_LM\), got 'PROMPT_TUNING' \('SEQ_2_SEQ_LM'\)"): from_peft(tmp_path, loaded(folders, 'llama'))
 
 # a wheel with a model
 
