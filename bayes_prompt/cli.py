@@ -154,7 +154,10 @@ def bp_run(
         _check_words(strange, a.changes)
         file = a.changes.pop(0) if a.changes and '=' not in a.changes[0] else None
         folder = {'data.folder': a.data_dir} if a.data_dir else {}
-        config = make_config(file, **(parse_changes(a.changes) | folder))
+        changes = parse_changes(a.changes)
+        config = make_config(file, **(changes | folder))
+        unread = [key for key in changes if not methods()[config.method].reads(key)]
+        if unread: print(f'{config.method} does not read {", ".join(unread)}', file=sys.stderr)
         from bayes_prompt.loggers import loggers_of
         from bayes_prompt.run import run
         loggers = loggers_of(a.log.split(','), Path(a.out)/'logs') if a.log else None

@@ -205,8 +205,9 @@ _WHERE = ('data.folder', 'data.tasks')
 def told(
     config:Config,
 )->dict: # Long keys and values
-    "What makes two runs different: the differences from the defaults, without where things were"
-    return {k: v for k, v in _dotted(config.differences()).items() if k not in _WHERE}
+    "What makes two runs different: the differences from the defaults that the method reads, but not where things were"
+    spec = methods()[config.method]
+    return {k: v for k, v in _dotted(config.differences()).items() if k not in _WHERE and spec.reads(k)}
 
 # %% ../nbs/50_config.ipynb #99493bc8
 def told_by(

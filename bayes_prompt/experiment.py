@@ -138,12 +138,6 @@ def _key(told, config):
 
 def _same(config): return _key(told(config), config.differences())
 
-def _once(config):
-    "The same, without what a method does not read"
-    read = methods()[config.method].sources
-    said = {k: v for k, v in told(config).items() if read or not k.startswith('source.')}
-    return _key(said, config.differences())
-
 # %% ../nbs/53_experiment.ipynb #7151a1c7
 def read_experiment(
     path, # A TOML file
@@ -155,7 +149,7 @@ def read_experiment(
     try:
         for changes in [c for part in parts for c in _changes(part)]:
             config = make_config(changes)
-            configs.setdefault(_once(config), config)
+            configs.setdefault(_same(config), config)
         compares = _pairs(fixed, configs.values())
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
     return Experiment(path.stem, ' '.join(answers.split()), list(configs.values()), tuple(compares))

@@ -252,6 +252,27 @@ class Method:
     options:type # An `Options` class of its own options
     call:object = None # The function of the context and its options
     module:str = '' # Where it is
+    ignores:str = '' # What it does not read, beside sources that it does not have
+
+# %% ../nbs/00_options.ipynb #11a0fb42
+_UNREAD = dict(
+    low=('target.lr_low', 'target.full', 'target.low'),
+    prior=('target.prior', 'target.sigma', 'target.unit', 'target.evidence'),
+    prompt=('target.lr',),
+    weights=('target.lr_weights',),
+    posterior=('source.particles', 'source.kappa', 'source.beta', 'source.svgd'),
+    training=('target.steps', 'target.batch', 'target.optimizer', 'target.warmup', 'target.weight_decay',
+              'target.judge_every', 'target.judge_rows', 'target.patience'))
+
+# %% ../nbs/00_options.ipynb #42e7f75b
+@patch
+def reads(self:Method,
+    key:str, # Long, as "target.lr_low"
+)->bool:
+    "Can a setting make a difference to the method?"
+    unread = [k for word in self.ignores.split() for k in _UNREAD.get(word, (word,))]
+    if not self.sources: unread.append('source')
+    return not any(key == k or key.startswith(f'{k}.') for k in unread)
 
 # %% ../nbs/00_options.ipynb #9f4e3be9
 def method(
@@ -260,13 +281,14 @@ def method(
     sources:bool, # Does it read source tasks? Without saying so it gets none
     trains:str, # "prompt", "weights" or "nothing"
     order:int=50, # Where tables list it: 0 first
+    ignores:str='', # Settings that it does not read: low, prior, prompt, weights, posterior, training, or keys
     **options, # Its own options, name=`option(…)`; the function takes each by name
 ):
     "Register the function below as a method of the comparison"
     if trains not in _TRAINS: raise unknown(f'{name}: trains', trains, _TRAINS)
     declared = dict(options, path=name, __annotations__=dict.fromkeys(options, object))
     group = dataclass(frozen=True)(type(name, (Options,), declared))
-    spec = Method(name, label, sources, trains, order, group)
+    spec = Method(name, label, sources, trains, order, group, ignores=ignores)
     def register(f):
         own = f.__code__.co_varnames[1:f.__code__.co_argcount]
         if set(own) != set(options):

@@ -200,11 +200,12 @@ def adapt(
     return Adapted(method, tune(method, targets, o, seed, callbacks=callbacks, key=key))
 
 # %% ../nbs/31_target.ipynb #ed047e29
-@method('bmtpt', label='BMTPT', sources=True, trains='prompt', order=30)
+@method('bmtpt', label='BMTPT', sources=True, trains='prompt', order=30, ignores='weights')
 def bmtpt(ctx): return ctx.adapt(ctx.posterior(ctx.config.source.particles))
 
 # %% ../nbs/31_target.ipynb #9f747e7d
-@method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31)
+@method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31,
+        ignores='low prior weights')
 def averaged(ctx):
     free = [t for t, d in ctx.data.items() if not d.choices]
     if free:
@@ -225,6 +226,7 @@ class _Fixed(PromptMethod):
     def prompts(self): return self.fixed
 
 # %% ../nbs/31_target.ipynb #9b069a28
-@method('source', label='source mean', sources=True, trains='nothing', order=32)
+@method('source', label='source mean', sources=True, trains='nothing', order=32,
+        ignores='low prior prompt weights training')
 def source_mean(ctx):
     return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).mean[None])

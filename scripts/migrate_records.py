@@ -5,7 +5,7 @@
 A record keeps every value. Its configuration is written in groups; it says which data and weights it belongs to,
 and what it was called before (`migrated`). The fingerprints are those of today's files: migrate only where data and
 weights are still the ones that the runs had. Nothing in a folder is changed where something is wrong, and a second
-call changes nothing. Where a record is older than the key `lr_weights`, `lr` was the rate of whatever was trained, so
+call changes nothing. Records of `run` are renamed alone, where names are made otherwise today. Where a record is older than the key `lr_weights`, `lr` was the rate of whatever was trained, so
 a method that trains weights is given that rate under the newer name.
 
 The 281 records of this repository were migrated by this script. `git log` of `bayes_prompt/assets/mini` and `mini_backbone` says that
@@ -31,6 +31,7 @@ def configuration(old):
 
 def migrated(path, record):
     "A record in today's form, and its name"
+    if not is_old(record): return record_name(make_config(record['config']), record['data'], record['weights']), record
     config = configuration(record['config'])
     weights = weights_fingerprint(config.compute.backbone)
     if not weights: raise ValueError(f'{path}: the weights of {config.compute.backbone!r} are not on this machine')
@@ -41,14 +42,14 @@ def migrated(path, record):
 
 
 def is_old(record):
-    "Is it one that this script changes? Records of `run` say what they belong to by themselves"
-    return {'config', 'scores'} <= record.keys() and ('migrated' in record or 'data' not in record)
+    "Is it one whose content this script changes? Records of `run` say what they belong to by themselves, and are renamed alone"
+    return 'migrated' in record or 'data' not in record
 
 
 def migrate(folder):
     "Migrate the records of a folder; the line that says what was done"
     records = {f: read_json(f, 'record') for f in sorted(Path(folder).glob('*.json'))}
-    old = {f: r for f, r in records.items() if is_old(r)}
+    old = {f: r for f, r in records.items() if {'config', 'scores'} <= r.keys()}
     new = {f: migrated(f, r) for f, r in old.items()}
     kept = {f.stem for f in records if f not in old}
     named = {}
@@ -59,7 +60,7 @@ def migrate(folder):
     for f, (name, record) in changed.items():
         write_json(f.with_name(f'{name}.json'), record)
         if f.stem != name: f.unlink()
-    return f'{folder}: {len(old)} records of before, {len(changed)} changed; {len(kept)} other files left as they are'
+    return f'{folder}: {len(old)} records, {len(changed)} changed; {len(kept)} other files left as they are'
 
 
 if __name__ == '__main__':

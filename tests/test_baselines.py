@@ -1,6 +1,6 @@
 "Baselines through `run`: what they computed before they had pages of their own, every family of T5, options, ledgers"
 import pytest, torch
-from bayes_prompt.config import make_config
+from bayes_prompt.config import make_config, record_name
 from bayes_prompt.options import methods
 from bayes_prompt.protocol import Context
 from bayes_prompt.run import method_of, run
@@ -99,3 +99,24 @@ def test_every_family_of_t5(family, tmp_path, tiny):
         changes = dict(compute__backbone=str(tmp_path/'bb'), target__lr=.3, target__lr_low=.3)
         loss = run(small(method, **changes), tmp_path/'out')['loss']
         assert loss[-1] < loss[0], method
+
+CHANGES = {'target.lr_low': .2, 'target.full': False, 'target.prior': 'mixture', 'target.sigma': .01, 'target.unit': 'embeddings',
+           'target.evidence': 50., 'target.lr': .011, 'target.lr_weights': .003, 'source.particles': 4, 'source.kappa': 1, 'source.beta': 3.,
+           'source.svgd.kernel': 'imq', 'source.svgd.repulsion': 5., 'source.lr': .02, 'target.steps': 7, 'target.warmup': .5, 'target.batch': 3}
+
+@pytest.mark.parametrize('method', methods())
+def test_what_a_method_ignores_makes_no_difference(method, tmp_path):
+    "Not even in the name of its record; all that it does not read is changed at once"
+    plain = make_config(small(method))
+    unread = {k: v for k, v in CHANGES.items() if not methods()[method].reads(k)}
+    assert unread, 'every method ignores something'
+    other = plain.changed(unread)
+    assert record_name(plain) == record_name(other) and plain != other
+    a, b = run(plain, tmp_path/'a'), run(other, tmp_path/'b')
+    assert a['loss'] == b['loss'] and a['scores'] == b['scores'] and a['predictions'] == b['predictions']
+
+@pytest.mark.parametrize('method, key', [('bmtpt', 'target.lr_low'), ('bmtpt', 'target.sigma'), ('bmtpt', 'source.beta'), ('mpt', 'target.lr_low'), ('pt', 'target.lr'),
+                                         ('lora', 'target.lr_weights'), ('vanilla', 'source.lr'), ('spot', 'source.lr'), ('average', 'source.particles')])
+def test_what_a_method_reads_is_in_the_name(method, key):
+    plain = make_config(small(method))
+    assert record_name(plain) != record_name(plain.changed({key: CHANGES[key]}))

@@ -201,3 +201,11 @@ def test_a_folder_or_suite_that_is_none_is_named(tmp_path, monkeypatch):
         assert said in e.value.code
     with pytest.raises(SystemExit) as e: bp_fetch(['movie', '--data-dir', 'experiments/mine.toml'])
     assert '--data-dir: expected a folder, experiments/mine.toml is a file' in e.value.code
+
+def test_a_setting_that_the_method_does_not_read_is_said(tmp_path, capsys):
+    words = ['backbone=tiny-t5', 'target=movie', 'method=pt', 'steps=1', 'limit=20', 'length=2']
+    bp_run([*words, '--out', str(tmp_path)])
+    assert 'does not read' not in capsys.readouterr().err
+    bp_run([*words, 'lr_low=.5', 'm=3', '--out', str(tmp_path)])
+    assert 'pt does not read target.lr_low, source.particles' in capsys.readouterr().err
+    assert len(list(tmp_path.glob('*.json'))) == 1 # it is the same run

@@ -29,10 +29,14 @@ def test_two_keys_with_one_value_and_a_key_that_means_two(tmp_path):
 
 def test_the_later_and_the_more_special_statement_wins(tmp_path):
     "Defaults, values, the method's, the grid; and a part over its file, a file over the one it extends"
-    e = read(tmp_path, 'values = {lr = 0.1, k = 2}\nmethod = {pt = {lr = 0.2, sigma = 2.0}}\ngrid = {method = ["pt", "bmtpt"], sigma = [3.0]}')
-    assert [(c.method, c.target.k, c.target.lr, c.target.sigma) for c in e.configs] == [('pt', 2, .2, 3.), ('bmtpt', 2, .1, 3.)]
-    e = read(tmp_path, 'extends = "mine.toml"\nvalues = {lr = 0.4}\nmethod = {bmtpt = {lr = 0.5}}\n[[part]]\n[[part]]\nvalues = {sigma = 4.0, method = "pt"}', 'next')
-    assert [(c.method, c.target.k, c.target.lr, c.target.sigma) for c in e.configs] == [('pt', 2, .4, 3.), ('bmtpt', 2, .5, 3.), ('pt', 2, .4, 4.)]
+    e = read(tmp_path, 'values = {lr = 0.1, k = 2}\nmethod = {pt = {lr = 0.2, steps = 2}}\ngrid = {method = ["pt", "bmtpt"], steps = [3]}')
+    assert [(c.method, c.target.k, c.target.lr, c.target.steps) for c in e.configs] == [('pt', 2, .2, 3), ('bmtpt', 2, .1, 3)]
+    e = read(tmp_path, 'extends = "mine.toml"\nvalues = {lr = 0.4}\nmethod = {bmtpt = {lr = 0.5}}\n[[part]]\n[[part]]\nvalues = {steps = 4, method = "pt"}', 'next')
+    assert [(c.method, c.target.k, c.target.lr, c.target.steps) for c in e.configs] == [('pt', 2, .4, 3), ('bmtpt', 2, .5, 3), ('pt', 2, .4, 4)]
+
+def test_a_setting_that_a_method_does_not_read_makes_no_second_run(tmp_path):
+    e = read(tmp_path, 'grid = {method = ["pt", "bmtpt"], sigma = [1.0, 2.0], m = [2, 3]}')
+    assert [c.method for c in e.configs].count('pt') == 1 and len(e.configs) == 5
 
 def test_a_narrower_grid_replaces_a_wider_one(tmp_path):
     read(tmp_path, 'grid = {seed = [0, 1, 2], target = ["movie", "spam"]}\nvalues = {method = "pt"}', 'wide')

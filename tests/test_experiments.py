@@ -83,7 +83,7 @@ def put(folder, **configs):
 def test_migration_keeps_every_value(tmp_path):
     put(tmp_path, a={}, b=dict(method='bmtpt', repulsion=0.), c=dict(method='finetune'), d=dict(method='finetune', lr_weights=.1))
     (tmp_path/'table.json').write_text('{"rows": []}')
-    assert 'of before, 4 changed; 1 other' in migrate_records.migrate(tmp_path)
+    assert '4 records, 4 changed; 1 other' in migrate_records.migrate(tmp_path)
     new = {r['migrated']['from']: (f.stem, r) for f, r in records(tmp_path).items() if 'migrated' in r}
     assert sorted(new) == ['a', 'b', 'c', 'd'] and len({name for name, _ in new.values()}) == 4
     for name, r in new.values():

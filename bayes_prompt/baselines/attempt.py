@@ -124,6 +124,7 @@ def attention(self:Attempt,
 
 # %% ../../nbs/44_attempt.ipynb #c118a474
 @method('attempt', label='ATTEMPT', sources=True, trains='prompt', order=11,
+        ignores='low prior weights posterior',
         temperature=option(3., 'Of the attention, in the unit', least=1e-3, most=1e6),
         unit=option('embeddings', 'Of the temperature: the length of a word, or as published, width times e',
                     choices=('embeddings', 'published')),

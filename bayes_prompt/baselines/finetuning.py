@@ -21,7 +21,8 @@ class FineTuning(WeightMethod):
         self.free = {'weights': list(self.backbone.model.requires_grad_(True).parameters())}
 
 # %% ../../nbs/41_finetuning.ipynb #c4c4ed0c
-@method('finetune', label='fine-tuning', sources=False, trains='weights', order=45)
+@method('finetune', label='fine-tuning', sources=False, trains='weights', order=45,
+        ignores='low prior prompt')
 def finetune(ctx):
     "All weights of the backbone"
     return ctx.fit(FineTuning(ctx.backbone, ctx.config.target.lr_weights))

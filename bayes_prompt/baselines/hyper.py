@@ -193,7 +193,8 @@ def announce(self:HyperFormer,
 def prompts(self:HyperFormer): return PerExample(self.announce, 0)
 
 # %% ../../nbs/47_hyper.ipynb #62ddfc34
-@method('hyperformer', label='HyperFormer', sources=False, trains='weights', order=43)
+@method('hyperformer', label='HyperFormer', sources=False, trains='weights', order=43,
+        ignores='low prior prompt')
 def train_hyperformer(ctx):
     "HyperFormer: one network writes the adapters of all targets"
     return ctx.fit(HyperFormer(ctx.backbone, ctx.tasks, ctx.config.target.lr_weights, seed=ctx.config.seed))
@@ -293,6 +294,7 @@ def _hook(self:HyperDecoder, hyper):
 
 # %% ../../nbs/47_hyper.ipynb #dd5c9ed7
 @method('hyperdecoder', label='HyperDecoder', sources=False, trains='weights', order=44,
+        ignores='low prior prompt',
         placement=option('parallel', 'Adapters stand beside the feed-forward sublayer, or follow it',
                          choices=('parallel', 'sequential')),
         mlp=option(False, 'Two more layers on what the hypernetwork is given of an input'))

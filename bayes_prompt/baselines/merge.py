@@ -68,6 +68,7 @@ def _fishers(ctx, apart, examples):
 
 # %% ../../nbs/46_merge.ipynb #bfe46a2a
 @method('merge', label='Fisher merge', sources=True, trains='prompt', order=13,
+        ignores='low prior weights posterior',
         examples=option(64, "Examples of each source that its Fisher information is measured on", least=1))
 def fisher_merge(ctx, examples):
     "The sources' own prompts, merged by their Fisher information"

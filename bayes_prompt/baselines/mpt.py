@@ -163,6 +163,7 @@ def _source_stage(ctx, lr, lr_low, **options):
 
 # %% ../../nbs/45_mpt.ipynb #e75e7a18
 @method('mpt', label='MPT', sources=True, trains='prompt', order=12,
+        ignores='prior weights posterior',
         distill=option(.9, 'λ, factor of all distillation losses', least=0),
         hidden=option(1., "Factor of the hidden states' squared errors among them", least=0),
         temperature=option(1., 'Of the output distributions that are compared', above=0),

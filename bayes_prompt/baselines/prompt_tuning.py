@@ -17,20 +17,22 @@ class NoPrompt(PromptMethod):
     def prompts(self): return torch.zeros(1, 0, self.backbone.width, device=self.backbone.device)
 
 # %% ../../nbs/40_prompt_tuning.ipynb #1e015e8d
-@method('zero', label='no prompt', sources=False, trains='nothing', order=-1)
+@method('zero', label='no prompt', sources=False, trains='nothing', order=-1,
+        ignores='low prior prompt weights training')
 def zero_shot(ctx):
     "The frozen model without a prompt, untrained"
     return NoPrompt(ctx.backbone)
 
 # %% ../../nbs/40_prompt_tuning.ipynb #6be0a3f0
-@method('pt', label='PT from scratch', sources=False, trains='prompt', order=0)
+@method('pt', label='PT from scratch', sources=False, trains='prompt', order=0, ignores='low prior weights')
 def prompt_tuning(ctx):
     "Prompt tuning from the embeddings of words (Lester et al. 2021)"
     start = ctx.start()
     return ctx.fit(PromptTuning(ctx.backbone, start, ctx.config.target.lr))
 
 # %% ../../nbs/40_prompt_tuning.ipynb #e9234e6a
-@method('vanilla', label='vanilla transfer', sources=True, trains='prompt', order=1)
+@method('vanilla', label='vanilla transfer', sources=True, trains='prompt', order=1,
+        ignores='low prior weights source.particles')
 def vanilla_transfer(ctx):
     "One prompt on all sources pooled, then on the target"
     pooled = ctx.posterior(1).mean

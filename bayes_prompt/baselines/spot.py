@@ -56,6 +56,7 @@ def _early_steps(target): return max(1, target.steps//4)
 
 # %% ../../nbs/43_spot.ipynb #2ab6e48f
 @method('spot', label='SPoT', sources=True, trains='prompt', order=10,
+        ignores='low prior weights posterior',
         top=option(1, 'How many source prompts are joined', least=1),
         keys=option('early', "The sources' prompts that the target's early one is compared with",
                     choices=('early', 'finished')),

@@ -59,7 +59,7 @@ class LoRA(WeightMethod):
         for p in self.free['lora']: p.data = p.data.float()
 
 # %% ../../nbs/42_weights.ipynb #c38792bc
-@method('lora', label='LoRA', sources=False, trains='weights', order=40)
+@method('lora', label='LoRA', sources=False, trains='weights', order=40, ignores='low prior prompt')
 def train_lora(ctx):
     "LoRA: low-rank updates of the attentions"
     return ctx.fit(LoRA(ctx.backbone, ctx.config.target.lr_weights, seed=ctx.config.seed))
@@ -120,7 +120,7 @@ class Adapters(WeightMethod):
         self.free = {'adapters': [p for m in sublayers for p in m.adapter.parameters()], 'layer_norms': norms}
 
 # %% ../../nbs/42_weights.ipynb #3a85b767
-@method('adapters', label='Adapters', sources=False, trains='weights', order=41)
+@method('adapters', label='Adapters', sources=False, trains='weights', order=41, ignores='low prior prompt')
 def train_adapters(ctx):
     "Adapters: a bottleneck after each sublayer"
     return ctx.fit(Adapters(ctx.backbone, ctx.config.target.lr_weights, seed=ctx.config.seed))
@@ -148,7 +148,7 @@ class BitFit(WeightMethod):
         self.free = {'biases': [_bias(m) for m in [*_linear(model).values(), *_layer_norms(model)]]}
 
 # %% ../../nbs/42_weights.ipynb #0549cb7d
-@method('bitfit', label='BitFit', sources=False, trains='weights', order=42)
+@method('bitfit', label='BitFit', sources=False, trains='weights', order=42, ignores='low prior prompt')
 def train_bitfit(ctx):
     "BitFit: biases alone"
     return ctx.fit(BitFit(ctx.backbone, ctx.config.target.lr_weights))
