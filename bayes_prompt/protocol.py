@@ -148,7 +148,8 @@ def _check_aliases(config):
     folder = config.data.folder or None
     def contents(name): return TASKS[name].label, sorted(map(file_fingerprint, task_files(name, folder)))
     targets = {t: contents(t) for t in (config.target.task, *config.target.others)}
-    for s in config.source.tasks if methods()[config.method].sources else ():
+    method = methods()[config.method]
+    for s in config.source.tasks if method.sources and method.reads('target.steps') else ():
         same = [t for t, there in targets.items() if there == contents(s)]
         if same: raise ValueError(f'the source task {s!r} has the very data of the target {same[0]!r}: take it out of source.tasks')
 
@@ -315,7 +316,7 @@ def posterior(self:Context,
     "BMTPT's source posterior; of one particle, vanilla transfer"
     source = replace(self.config.source, particles=m)
     def learn(track):
-        start = init_prompts(self.backbone, m, self.config.length, source.seed)
+        start = init_prompts(self.backbone, m, self.config.length, source.seed, spread=source.spread)
         return learn_posterior(self.backbone, self.sources, start, source, track(f'{m} particle{"s"*(m > 1)}'))
     return self._stage(learn, 'posterior', source)
 
