@@ -174,6 +174,7 @@ def parse_changes(
         if not eq: raise ValueError(f'expected key=value, got {word!r}')
         for long, value in long_names({key: text}).items():
             if long not in known: raise unknown('key', key, [*known, *SHORT])
+            if long in out: raise ValueError(f'{long} is given twice, the second time as {word!r}: leave one out')
             out[long] = parsed(value, known[long], long)
     return out
 

@@ -31,7 +31,7 @@ def label_of(
 # %% ../nbs/55_results.ipynb #4c6a6cbd
 def _constant(scores, metric, first):
     "What a constant answer gets; older records lack it, and know it of the headline alone"
-    if metric == first and 'constant' in scores: return scores['constant']
+    if metric in (first, 'calibrated') and 'constant' in scores: return scores['constant']
     if metric == 'accuracy': return scores.get('majority')
     return 0. if metric == first or metric in ('matthews', 'pearson', 'spearman') else None
 
