@@ -3,7 +3,7 @@
 With Quarto on the PATH the processed notebooks are rendered by it. Without it, or with `--no-quarto`, the same notebooks and the
 same `_quarto.yml` are rendered by `smalldocs`, which needs nothing but Python. Either way the site asks no other host for anything.
 """
-import inspect, json, os, re, shutil, subprocess, sys, tarfile, tempfile, textwrap
+import base64, html, inspect, json, os, re, shutil, subprocess, sys, tarfile, tempfile, textwrap
 from pathlib import Path
 
 from fastcore.docments import docments
@@ -11,6 +11,8 @@ from nbdev import processors, showdoc
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup, _nbpath2html
 from nbdev.serve import proc_nbs
+
+from build_readme import option
 
 CDN = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@([\d.]+)/dist')
 KATEX = re.compile(r'package/(LICENSE|dist/(katex\.min\.(css|js)|contrib/auto-render\.min\.js|fonts/[\w-]+\.woff2))')
@@ -88,12 +90,24 @@ def process():
     return cache
 
 
+def drawing(cell, source):
+    "An SVG among the outputs as an image, whose ids cannot meet those of another"
+    for o in cell.get('outputs', []):
+        if 'image/svg+xml' not in (data := o.get('data', {})): continue
+        svg = data['image/svg+xml']
+        src = base64.b64encode(''.join(svg).encode()).decode()
+        cap, alt = (html.escape(option(source, k)) for k in ('fig-cap', 'fig-alt'))
+        o['data'] = {'text/html': f'<div class="quarto-figure quarto-figure-center"><figure class="figure"><p><img class="img-fluid" '
+                                  f'alt="{alt}" src="data:image/svg+xml;base64,{src}"></p><figcaption>{cap}</figcaption></figure></div>'}
+
+
 def fold(cell):
     "What draws a figure, and imports, are folded: the figure is what is looked at"
     source = cell['source'] if isinstance(cell['source'], str) else ''.join(cell['source'])
+    if cell['cell_type'] == 'code': drawing(cell, source)
     if cell['cell_type'] != 'code' or 'code-fold:' in source or 'echo: false' in source: return
     lines = [l for l in source.splitlines() if l.strip() and not l.startswith('#')]
-    drawn = any(m.startswith('image/') for o in cell.get('outputs', []) for m in o.get('data', {}))
+    drawn = 'fig-cap:' in source
     imports = lines and all(re.match(r'(from|import) |\s+\w', l) for l in lines)
     summary = 'How this figure is made' if drawn else 'Imports' if imports else ''
     if summary: cell['source'] = f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
