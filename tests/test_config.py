@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 import pytest
-from bayes_prompt.config import SHORT, Config, as_record, flat, long_names, make_config, parse_changes, read_changes, record_name
+from bayes_prompt.config import SHORT, Config, as_record, flat, long_names, make_config, parse_changes, read_changes, record_name, told
 from bayes_prompt.options import methods
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,3 +88,10 @@ def test_the_published_recipe_is_reachable_by_name(tmp_path):
 @pytest.mark.parametrize('d', [{'kernel': None, 'source.svgd': None}, {'source.svgd': 'rbf'}, {'data': 3}, {'target': None, 'target.k': 2}])
 def test_a_group_is_keys_and_values(d):
     with pytest.raises(ValueError, match='expected'): make_config(d)
+
+def test_a_target_among_its_sources_can_be_asked_for():
+    "Where it makes no difference, it makes no second record"
+    c = make_config(target='nyt', **{'target.overlap': True})
+    assert told(c)['target.overlap'] and 'nyt' in c.source.tasks
+    pt = make_config(target='nyt', method='pt', **{'target.overlap': True})
+    assert told(pt) == told(make_config(target='nyt', method='pt'))
