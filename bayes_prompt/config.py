@@ -117,8 +117,10 @@ def _check_method(config, method):
     sources, targets = config.source.tasks, [config.target.task, *config.target.others]
     if method.sources and not sources: raise ValueError(f'source.tasks: expected one or more tasks, as {method.label} reads them, got none')
     trained = method.sources and method.reads('target.steps') # else it says how well a source was learnt
-    if trained and (both := [t for t in targets if t in sources]):
-        raise ValueError(f'the target {both[0]!r} is among its own sources: take it out of source.tasks')
+    both = [t for t in targets if t in sources]
+    if trained and both and not config.target.overlap:
+        raise ValueError(f'the target {both[0]!r} is among its own sources: take it out of source.tasks, '
+                         'or say target.overlap=true, as in published tables')
     if method.trains == 'weights' and config.compute.dtype != 'float32':
         raise ValueError(f'{method.label} trains weights, and small steps are lost in {config.compute.dtype}: use compute.dtype=float32')
 

@@ -271,7 +271,7 @@ def reads(self:Method,
 )->bool:
     "Can a setting make a difference to the method?"
     unread = [k for word in self.ignores.split() for k in _UNREAD.get(word, (word,))]
-    if not self.sources: unread.append('source')
+    if not self.sources: unread += ['source', 'target.overlap']
     return not any(key == k or key.startswith(f'{k}.') for k in unread)
 
 # %% ../nbs/00_options.ipynb #9f4e3be9

@@ -205,6 +205,21 @@ def _room(backbone, max_src, length):
     raise ValueError(f'a prompt of {length} rows leaves {room} of {backbone.max_len} positions '
                      f'of backbone {backbone.name!r}: use a shorter prompt')
 
+# %% ../nbs/21_prompt.ipynb #035c3527
+_PIECE = 4096 # texts that a tokenizer reads at once: what it notes of each is many times its ids
+
+def examples_of(backbone, pairs, max_src, length=0, task='', cue=None):
+    "The examples of text pairs, one by one"
+    pairs, causal = _texts(pairs), backbone.family == 'causal'
+    cue = (backbone.cue if cue is None else cue) if causal else None
+    labels = label_ids(backbone, [t for _, t in pairs], cue=cue)
+    beside = length # a decoder's cue and answer take positions too
+    if causal and labels: beside += sum(map(len, _frame(backbone, cue))) + max(16, *map(len, labels))
+    room, read = _room(backbone, max_src, beside), _asked if causal else _read_texts
+    for i in range(0, len(pairs), _PIECE):
+        ids, cut = read(backbone, [s for s, _ in pairs[i:i+_PIECE]], room, cue)
+        yield from (Example(*e, task, c, cue) for *e, c in zip(ids, labels[i:], cut))
+
 # %% ../nbs/21_prompt.ipynb #77be092e
 def encode(
     backbone:Backbone,
@@ -215,15 +230,7 @@ def encode(
     cue:str=None, # What a decoder alone reads after the text, or around "{text}"; the backbone's unless given
 )->list: # of `Example`
     "Tokenise text pairs; `ValueError` on an empty text"
-    pairs, causal = _texts(pairs), backbone.family == 'causal'
-    cue = (backbone.cue if cue is None else cue) if causal else None
-    labels = label_ids(backbone, [t for _, t in pairs], cue=cue)
-    beside = length # a decoder's cue and answer take positions too
-    if causal and labels: beside += sum(map(len, _frame(backbone, cue))) + max(16, *map(len, labels))
-    room = _room(backbone, max_src, beside)
-    if not pairs: return []
-    ids, cut = (_asked if causal else _read_texts)(backbone, [s for s, _ in pairs], room, cue)
-    return [Example(i, l, task, c, cue) for i, l, c in zip(ids, labels, cut)]
+    return list(examples_of(backbone, pairs, max_src, length, task, cue))
 
 # %% ../nbs/21_prompt.ipynb #a472e372
 def chat_cue(

@@ -58,6 +58,7 @@ class Target(Options):
     path = 'target'
     task:str = option('movie', 'Target task')
     others:tuple = option((), 'Further targets that are adapted together with the first')
+    overlap:bool = option(False, 'Targets may be source tasks too, as in published tables; else that is refused')
     k:int = option(16, 'Training examples of each class; 0 for all', least=0)
     steps:int = option(20, 'Optimiser steps', least=1)
     batch:int = option(8, 'Examples in a step', least=1, most=2**20)

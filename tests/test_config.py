@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 import pytest
-from bayes_prompt.config import SHORT, Config, as_record, flat, long_names, make_config, parse_changes, read_changes, record_name
+from bayes_prompt.config import SHORT, Config, as_record, flat, long_names, make_config, parse_changes, read_changes, record_name, told
 from bayes_prompt.options import methods
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,3 +92,10 @@ def test_a_group_is_keys_and_values(d):
 @pytest.mark.parametrize('words', [['k=4', 'k=8'], ['target.k=4', 'k=4'], ['seed=1', 'lr=.1', 'seed=1']])
 def test_a_key_that_is_given_twice_is_refused(words):
     with pytest.raises(ValueError, match='given twice'): parse_changes(words)
+
+def test_a_target_among_its_sources_can_be_asked_for():
+    "Where it makes no difference, it makes no second record"
+    c = make_config(target='nyt', **{'target.overlap': True})
+    assert told(c)['target.overlap'] and 'nyt' in c.source.tasks
+    pt = make_config(target='nyt', method='pt', **{'target.overlap': True})
+    assert told(pt) == told(make_config(target='nyt', method='pt'))
