@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from fastcore.script import call_parse, store_true
 from .config import Config, make_config, parse_changes
+from .machine import processes
 from .options import choose, methods
 from .store import write
 
@@ -45,9 +46,11 @@ def one_sentence(
     if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='replace') # a terminal that knows no … or −
     try:
         with _listening(): yield
-    except (ValueError, OSError, MemoryError) as e: sys.exit('error: ' + ' '.join(str(e).split()))
+    except (ValueError, OSError, MemoryError) as e:
+        said = 'error: ' + ' '.join(str(e).split())
+        sys.exit(1 if processes()[0] else said) # of several processes the first one says it
     except KeyboardInterrupt as e:
-        print(f'\nstopped. {hint() if callable(hint) else hint}', file=sys.stderr)
+        if not processes()[0]: print(f'\nstopped. {hint() if callable(hint) else hint}', file=sys.stderr)
         sys.exit(128 + (e.args[0] if isinstance(e, _Stopped) else signal.SIGINT))
 
 # %% ../nbs/58_cli.ipynb #c006
