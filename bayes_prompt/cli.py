@@ -15,6 +15,7 @@ from fastcore.script import call_parse, store_true
 import bayes_prompt
 from .config import Config, _dotted, make_config, parse_changes
 from .experiment import Experiment, _same, read_experiment
+from .machine import processes
 from .options import choose, methods
 from .store import write
 
@@ -48,9 +49,11 @@ def one_sentence(
     if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='replace') # a terminal that knows no … or −
     try:
         with _listening(): yield
-    except (ValueError, OSError, MemoryError) as e: sys.exit('error: ' + ' '.join(str(e).split()))
+    except (ValueError, OSError, MemoryError) as e:
+        said = 'error: ' + ' '.join(str(e).split())
+        sys.exit(1 if processes()[0] else said) # of several processes the first one says it
     except KeyboardInterrupt as e:
-        print(f'\nstopped. {hint() if callable(hint) else hint}', file=sys.stderr)
+        if not processes()[0]: print(f'\nstopped. {hint() if callable(hint) else hint}', file=sys.stderr)
         sys.exit(128 + (e.args[0] if isinstance(e, _Stopped) else signal.SIGINT))
 
 # %% ../nbs/58_cli.ipynb #c006

@@ -24,6 +24,7 @@ from .metrics import METRICS
 from .options import methods
 from .packed import pack
 from .prompt import chat_cue, encode, examples_of, init_prompts, label_ids
+from .shard import together
 from .source import SourcePosterior, learn_posterior, learn_prompts
 from .store import alone, file_fingerprint, fingerprint
 from .target import target_method, tune
@@ -179,7 +180,7 @@ class Context:
         self.data_from, self.splits, self.cut, self.answers, self._made = {}, {}, {}, {}, []
         c, t = config.compute, config.target
         self._files = c.backbone, c.device, c.dtype, weights_fingerprint(c.backbone)
-        self.backbone = pack(_read_backbone(*self._files), c.engine)
+        self.backbone = together(pack(_read_backbone(*self._files), c.engine))
         _check_aliases(config)
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
