@@ -201,7 +201,7 @@ def test_rows_of_the_hub(kind):
 
 # ---- records
 
-RECORD = json.loads(next((ROOT/'results/demo').glob('amazon-bmtpt-s0*.json')).read_text())
+RECORD = json.loads(next((ROOT/'results/four_sources').glob('amazon-bmtpt-s0*.json')).read_text())
 RECORD |= dict(loss=RECORD['loss'][:2], source_history=RECORD['source_history'][:2], train_indices=[1, 2])
 
 @given(st.data())
@@ -213,7 +213,7 @@ def test_records(data):
         (d/'r.json').write_bytes(text)
         with one_sentence('r.json'): df = load(d)
         with one_sentence('r.json', 'one run per', 'expected runs of the same'): df = load(d); show(table(df)); show(differences(df))
-        with one_sentence('r.json'): planned(read_experiment(ROOT/'experiments/demo.toml'), d)
+        with one_sentence('r.json'): planned(read_experiment(ROOT/'experiments/four_sources.toml'), d)
         with one_sentence('r.json'): _read(d/'r.json', make_config(RECORD['config']))
 
 # ---- tensors: posteriors, checkpoints, prompts, adapters
