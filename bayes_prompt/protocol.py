@@ -322,4 +322,145 @@ def stage(self:Context,
     return self._stage(learn, c.method, source or c.source, *belongs)
 
 # %% ../nbs/51_protocol.ipynb #0330f9ef
-#| exporti
+def _read_stage(folder):
+    "A finished stage, if it is there and whole; a damaged one is set aside"
+    file = folder/'posterior.safetensors'
+    if not file.exists(): return None
+    try: return SourcePosterior.load(folder)
+    except Damaged as e:
+        file.replace(file.with_name(file.name + '.damaged'))
+        reason = str(e).partition(': remove it')[0]
+        print(f'{reason}: it was set aside as {file.name}.damaged, and is learnt again', file=sys.stderr, flush=True)
+
+@patch
+def _stage(self:Context, learn, kind, source, *belongs):
+    "Read a stage, or learn it; both enter the ledger"
+    self._check_declared()
+    c, began = self.config, perf_counter()
+    key = fingerprint(kind, *belongs, repr(source), c.length, c.compute.backbone, c.compute.dtype,
+                      data_fingerprint(c, c.source.tasks), weights_of(c))
+    folder = self.out/'sources'/key
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder, 'the source stage'):
+        posterior = _read_stage(folder) or self._learn(learn, folder, f'{kind} {key[:6]}')
+    shape, fits = list(posterior.particles.shape[1:]), [c.length, self.backbone.width]
+    if shape != fits: raise ValueError(f'the posterior in {folder} has particles {shape}, expected {fits}: remove it')
+    for noted in _NOTED: getattr(self, noted).update(posterior.config.get(noted, {}))
+    self.ledger.enter(posterior)
+    self.ledger.waited += perf_counter() - began
+    self.source = posterior
+    return posterior
+
+# %% ../nbs/51_protocol.ipynb #a4bc0ef8
+@patch
+def _learn(self:Context, learn, folder, kind):
+    "Learn a stage, with what it cost; its checkpoints go when it is whole"
+    began, before = perf_counter(), Counter(self.backbone.meter)
+    posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind} {name}'))
+    if not isinstance(posterior, SourcePosterior) or 'steps' not in posterior.config:
+        raise ValueError(f'{kind}: expected a SourcePosterior whose config says its steps, got {posterior!r:.80}')
+    spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # a resumed run's killed part too
+    posterior.config |= dict(seconds=spent['seconds'] + perf_counter() - began, tokens=spent['tokens'])
+    for noted in _NOTED: posterior.config[noted] = {t: v for t, v in getattr(self, noted).items() if t in self.config.source.tasks}
+    if not folder.is_dir(): raise OSError(f'the folder {folder} was removed in the middle of the run: start it again')
+    posterior.save(folder)
+    self.ledger.made += spent['tokens']
+    shutil.rmtree(folder/'state', ignore_errors=True)
+    return posterior
+
+@patch
+def _track(self:Context, file, label, every=25):
+    "Callbacks of one training"
+    bar = [Progress(label)] if self.progress else []
+    return [*self.loggers(label), Checkpoint(file, every), Divergence(label), *bar]
+
+# %% ../nbs/51_protocol.ipynb #ef83fa6d
+@patch
+def posterior(self:Context,
+    m:int, # Particles
+)->SourcePosterior:
+    "BMTPT's source posterior; of one particle, vanilla transfer"
+    source = replace(self.config.source, particles=m)
+    def learn(track):
+        start = init_prompts(self.backbone, m, self.config.length, source.seed, spread=source.spread)
+        return learn_posterior(self.backbone, self.sources, start, source, track(f'{m} particle{"s"*(m > 1)}'))
+    return self._stage(learn, 'posterior', source)
+
+# %% ../nbs/51_protocol.ipynb #cfea70a6
+@patch
+def separate(self:Context)->SourcePosterior:
+    "A prompt of each source task"
+    source = replace(self.config.source, particles=len(self.config.source.tasks))
+    def learn(track): return learn_prompts(self.backbone, self.sources, self.start(source.seed), source, track)
+    return self._stage(learn, 'separate', source)
+
+# %% ../nbs/51_protocol.ipynb #b1ccbd54
+_SHORT_STAGE = 100 # steps: a shorter target stage is faster done again than saved
+
+@patch
+def _target_callbacks(self:Context, judged, steps):
+    t = self.config.target
+    file = self.out/'sources'/'running'/self.name/f'{len(self.history)}.safetensors'
+    label = f'{self.name} {len(self.history)}' # a method may fit more than once
+    heard = [c for c in self._track(file, label, every=100) if steps > _SHORT_STAGE or not isinstance(c, Checkpoint)]
+    return heard + ([EarlyStopping(judged, t.judge_every, t.patience)] if judged and t.judge_every else [])
+
+@patch
+def _judge(self:Context, method):
+    "Mean validation score over the targets"
+    rows = self.config.target.judge_rows
+    scores = [self.score(method, task, 'validation', rows)[d.task.metric] for task, d in self.data.items()]
+    return sum(scores)/len(scores)
+
+# %% ../nbs/51_protocol.ipynb #8e5c5a9b
+@patch
+def fit(self:Context,
+    method, # A `PromptMethod`
+    steps:int=None, # If not those of the settings
+    judged:bool=True, # With early stopping, where the settings ask for it
+): # The trained method
+    "Train a method on the targets"
+    c = self.config
+    judge = (lambda: self._judge(method)) if judged else None
+    heard = self._target_callbacks(judge, c.target.steps if steps is None else steps)
+    self.history += tune(method, self.train, c.target, c.seed, steps, heard, key=fingerprint(self.name, self.train))
+    return method
+
+# %% ../nbs/51_protocol.ipynb #c2846b18
+@patch
+def adapt(self:Context,
+    start, # A `SourcePosterior`, or a prompt `[P, H]`
+): # The trained method
+    "BMTPT from a posterior, prompt tuning from a prompt"
+    return self.fit(target_method(self.backbone, start, self.config.target, self.train))
+
+# %% ../nbs/51_protocol.ipynb #b32b5585
+_ENOUGH = 64 # texts
+
+@patch
+def _prior(self:Context, method, task):
+    "Mean probabilities of the labels on training texts, `[C]`"
+    train, choices = self.train[task], self.data[task].choices
+    if not (self.config.data.calibrate and choices): return None
+    some = train[::-(-len(train)//_ENOUGH)]
+    return label_probabilities(method.backbone, method.prompts(), some, choices).mean(0)
+
+# %% ../nbs/51_protocol.ipynb #24866481
+@patch
+def score(self:Context,
+    method, # A trained `PromptMethod`
+    task:str, # A target
+    part:str, # "validation" or "test"
+    rows:int=0, # Score the first so many alone, if not as many as the settings say
+)->dict: # See `evaluate`
+    "Score a method on a part of a target"
+    data, n = self.data[task], rows or self.config.data.limit or None
+    pairs, answers, t = getattr(data, part)[:n], data.answers[part][:n], data.task
+    groups = dict(groups=data.groups[part][:n], sizes=data.sizes) if data.groups else {}
+    sizes = Counter(groups.get('groups', ()))
+    whole = not groups or any(count == data.sizes[g] for g, count in sizes.items()) # else no question can be scored as one
+    def keep(said): self.answers[task, part] = said
+    return evaluate(
+        method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
+        t.read, t.labels if t.read else (), t.max_tgt, keep,
+        self._prior(method, task), **groups)
