@@ -11,7 +11,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-VIEWS = (('desktop', 1280, 'light'), ('phone', 390, 'light'), ('dark', 1280, 'dark'))
+WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']
+VIEWS = (('desktop', 1280, 'light', WCAG), ('phone', 390, 'light', WCAG), ('dark', 1280, 'dark', ['cat.color']))    # what differs in the dark is contrast
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
 # Everything that measures is one function in the page: it gives [kind, what] pairs
 MEASURE = r'''() => {
@@ -56,7 +57,7 @@ def serve(folder):
     return server, f'http://127.0.0.1:{server.server_port}'
 
 
-def look(page, url, axe):
+def look(page, url, axe, rules):
     "Defects of one page in one view, as (kind, what)"
     found = []
     def console(m):
@@ -69,7 +70,7 @@ def look(page, url, axe):
     page.goto(url, wait_until='load')
     page.evaluate('() => document.fonts.ready.then(() => new Promise(r => requestAnimationFrame(() => setTimeout(r, 60))))')
     found += map(tuple, page.evaluate(MEASURE))
-    for v in axe.run(page, options={'resultTypes': ['violations']}).response['violations']:
+    for v in axe.run(page, options={'resultTypes': ['violations'], 'runOnly': rules}).response['violations']:
         if v['impact'] in ('serious', 'critical'):
             found += [(f'axe {v["id"]}', n['html'][:100].replace('\n', ' ')) for n in v['nodes']]
     for event, f in listeners.items(): page.remove_listener(event, f)
@@ -87,6 +88,25 @@ def search(page, root, word='Stein'):
     return [] if any(word.lower() in t.lower() for t in texts) else [('search', f'no result shows {word!r}')]
 
 
+def explore(page, root, names):
+    "Every explorable draws another picture when a key moves a slider, and plays to its end"
+    found = []
+    for name in names:
+        page.goto(f'{root}/{name}')
+        for box in page.query_selector_all('.explorable'):
+            kind = box.get_attribute('data-explore')
+            def picture(): return box.query_selector('.explore-picture').inner_html() + box.query_selector('.explore-said').inner_text()
+            for slider in box.query_selector_all('input[type=range]'):
+                before = picture()
+                slider.press('ArrowRight')
+                if picture() == before: found.append((name, 'explorable', f'{kind}: {slider.get_attribute("name")} moves nothing'))
+            for button in box.query_selector_all('button'):    # with reduced motion the end is shown at once
+                before = picture()
+                button.click()
+                if picture() == before: found.append((name, 'explorable', f'{kind}: {button.inner_text()} moves nothing'))
+    return found
+
+
 def main(folder, *names):
     exe = next((p for b in BROWSERS if (p := shutil.which(b))), None)
     try: from playwright.sync_api import sync_playwright
@@ -99,10 +119,12 @@ def main(folder, *names):
     found, axe = [], Axe()
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=exe, args=['--no-sandbox', '--disable-gpu'])
-        for view, width, scheme in VIEWS:
+        for view, width, scheme, rules in VIEWS:
             page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme, reduced_motion='reduce')
-            for name in pages: found += [(view, name, *f) for f in look(page, f'{root}/{name}', axe)]
-            if view == 'desktop': found += [(view, 'index.html', *f) for f in search(page, root)]
+            for name in pages: found += [(view, name, *f) for f in look(page, f'{root}/{name}', axe, rules)]
+            if view == 'desktop':
+                found += [(view, 'index.html', *f) for f in search(page, root)]
+                found += [(view, *f) for f in explore(page, root, [n for n in pages if 'class="explorable"' in (Path(folder)/n).read_text(encoding='utf-8')])]
             page.close()
         browser.close()
     server.shutdown()

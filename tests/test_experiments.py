@@ -65,14 +65,11 @@ def test_the_demo_uses_what_its_search_chose(name):
     assert set(s.split) == {'validation'} and not set(s.target) & {c.target.task for c in demo.configs if c.data.part == 'test'}
     assert not set(s.seed) & {c.seed for c in demo.configs} and not set(s.source_seed) & {c.source.seed for c in demo.configs}
     trained = {c.method: c for c in demo.configs if methods()[c.method].trains != 'nothing'}
-    sigma = trained['bmtpt'].target.sigma
-    ours = s[s.method == 'bmtpt']
-    widths = ours[ours.lr.isin(ours[ours.sigma != sigma].lr)].groupby('sigma').score.mean()
-    assert widths[sigma] == widths.max()
-    rates = s[(s.method != 'bmtpt') | (s.sigma == sigma)].groupby(['method', 'lr']).score.mean()
+    means = s.groupby(['method', 'lr', 'sigma']).score.mean()
     for method, c in trained.items():
-        tried = rates[method]
-        assert c.target.lr in tried.index[1:-1] and tried[c.target.lr] == tried.max()
+        rates = means[method].index.get_level_values('lr')
+        assert min(rates) < c.target.lr < max(rates)
+        assert means[method].max() == max(means[method][c.target.lr]) and means[method, c.target.lr, c.target.sigma] == means[method].max()
         if method == 'bmtpt': assert c.target.lr_low == c.target.lr
 
 def test_the_comparison_uses_what_its_search_chose():
