@@ -1351,5 +1351,6 @@ d = { 'settings': { 'branch': 'main',
                                        'bayes_prompt.verdicts.pairs_of': ('verdicts.html#pairs_of', 'bayes_prompt/verdicts.py'),
                                        'bayes_prompt.verdicts.ranks': ('verdicts.html#ranks', 'bayes_prompt/verdicts.py'),
                                        'bayes_prompt.verdicts.report': ('verdicts.html#report', 'bayes_prompt/verdicts.py'),
+                                       'bayes_prompt.verdicts.tally': ('verdicts.html#tally', 'bayes_prompt/verdicts.py'),
                                        'bayes_prompt.verdicts.verdict': ('verdicts.html#verdict', 'bayes_prompt/verdicts.py'),
                                        'bayes_prompt.verdicts.with_examples': ('verdicts.html#with_examples', 'bayes_prompt/verdicts.py')}}}
