@@ -26,7 +26,7 @@ from .packed import pack
 from .prompt import chat_cue, encode, examples_of, init_prompts, label_ids
 from .shard import together
 from .source import SourcePosterior, learn_posterior, learn_prompts
-from .store import alone, file_fingerprint, fingerprint
+from .store import Damaged, alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
 from .tokens import load_tokens, save_tokens, tokens_of
@@ -322,6 +322,16 @@ def stage(self:Context,
     return self._stage(learn, c.method, source or c.source, *belongs)
 
 # %% ../nbs/51_protocol.ipynb #0330f9ef
+def _read_stage(folder):
+    "A finished stage, if it is there and whole; a damaged one is set aside"
+    file = folder/'posterior.safetensors'
+    if not file.exists(): return None
+    try: return SourcePosterior.load(folder)
+    except Damaged as e:
+        file.replace(file.with_name(file.name + '.damaged'))
+        reason = str(e).partition(': remove it')[0]
+        print(f'{reason}: it was set aside as {file.name}.damaged, and is learnt again', file=sys.stderr, flush=True)
+
 @patch
 def _stage(self:Context, learn, kind, source, *belongs):
     "Read a stage, or learn it; both enter the ledger"
@@ -332,8 +342,7 @@ def _stage(self:Context, learn, kind, source, *belongs):
     folder = self.out/'sources'/key
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, 'the source stage'):
-        there = (folder/'posterior.safetensors').exists()
-        posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, f'{kind} {key[:6]}')
+        posterior = _read_stage(folder) or self._learn(learn, folder, f'{kind} {key[:6]}')
     shape, fits = list(posterior.particles.shape[1:]), [c.length, self.backbone.width]
     if shape != fits: raise ValueError(f'the posterior in {folder} has particles {shape}, expected {fits}: remove it')
     for noted in _NOTED: getattr(self, noted).update(posterior.config.get(noted, {}))

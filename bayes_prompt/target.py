@@ -14,6 +14,7 @@ from .backbone import Backbone
 from .engine import PerExample
 from .options import choose, method
 from .settings import SVGD, Target
+from .shown import Shown
 from .source import SourcePosterior, SourceSVGD
 from .store import fingerprint
 from .train import PromptMethod, PromptTuning, batches, fit
@@ -168,7 +169,7 @@ def tune(
 
 # %% ../nbs/31_target.ipynb #c015
 @dataclass
-class Adapted:
+class Adapted(Shown):
     "A target's prompt"
     method:PromptMethod # What was trained
     history:list = field(default_factory=list) # One dict per step
@@ -177,6 +178,12 @@ class Adapted:
     def prompt(self)->Tensor: # `[P, H]`
         "Of a single target; several have `method.products()`"
         return self.method.prompts()[0].detach()
+
+    def facts(self):
+        m, last = self.method, self.history[-1] if self.history else {}
+        about = {k: getattr(m, k) for k in ('tasks', 'prior', 'sigma', 'evidence', 'lr', 'lr_low') if hasattr(m, k)}
+        return dict(method=type(m).__name__, backbone=m.backbone.name, parameters=f'{m.trainable():,}',
+                    steps=len(self.history)) | about | dict(last_step=last)
 
     def __repr__(self):
         kind, n = type(self.method).__name__, self.method.trainable()
