@@ -38,6 +38,15 @@ def test_what_draws_is_folded():
     build_docs.fold(plain)
     assert plain['source'] == 'x = 1\nx'
 
+def test_the_essay_comes_before_the_reference():
+    def shown(name, said): return dict(cell_type='code', source='', outputs=[dict(data={'text/markdown': [
+        '<a class="source-link" href="x">source</a>\n', '\n', f'### {name}\n', '\n', '```python\n', f'{name}(x)\n', '```\n', '\n', f'{said}\n']})])
+    text = dict(cell_type='markdown', source='Why')
+    cells = build_docs.layers([text, shown('f', 'Does this'), shown('G.g', 'And that'), dict(cell_type='markdown', source='So')])
+    assert [c['source'] for c in cells[:4]] == ['Why', '::: {.entries}\n\n- [`f`](#f): Does this\n- [`G.g`](#g.g): And that\n\n:::', 'So', '## Reference']
+    assert [build_docs.entry(c)[0] for c in cells[4:]] == ['f', 'G.g']
+    assert build_docs.layers([text]) == [text]
+
 def test_an_svg_becomes_an_image():
     source = '#| fig-cap: "A & B"\n#| fig-alt: "Both"\nSVG(x)'
     cell = dict(cell_type='code', source=source, outputs=[dict(data={'image/svg+xml': ['<svg/>']})])
