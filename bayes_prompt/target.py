@@ -208,12 +208,15 @@ def adapt(
 
 # %% ../nbs/31_target.ipynb #ed047e29
 @method('bmtpt', label='BMTPT', sources=True, trains='prompt', order=30, ignores='weights')
-def bmtpt(ctx): return ctx.adapt(ctx.posterior(ctx.config.source.particles))
+def bmtpt(ctx):
+    "SVGD samples a posterior over prompts of the sources; its mean is adapted under it as a prior"
+    return ctx.adapt(ctx.posterior(ctx.config.source.particles))
 
 # %% ../nbs/31_target.ipynb #9f747e7d
 @method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31,
         ignores='low prior weights')
 def averaged(ctx):
+    "Every particle is tuned by itself, their predictions are averaged"
     free = [t for t, d in ctx.data.items() if not d.choices]
     if free:
         raise ValueError(f'average: probabilities are averaged over labels, {free[0]!r} is answered in free text; '
@@ -236,4 +239,5 @@ class _Fixed(PromptMethod):
 @method('source', label='source mean', sources=True, trains='nothing', order=32,
         ignores='low prior prompt weights training')
 def source_mean(ctx):
+    "The mean of the source particles as it is, nothing is trained on the target"
     return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).mean[None])
