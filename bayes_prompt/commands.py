@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['print_table', 'bp_tune', 'bp_source', 'bp_predict', 'bp_export', 'bp_show', 'bp']
 
-# %% ../nbs/59a_commands.ipynb #983a0a27
-import csv, io, json, os, shutil, sys
+# %% ../nbs/59a_commands.ipynb #6b365c71
+import csv, json, os, shutil, sys
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
