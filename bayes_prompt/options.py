@@ -260,7 +260,7 @@ _UNREAD = dict(
     prior=('target.prior', 'target.sigma', 'target.unit', 'target.evidence'),
     prompt=('target.lr',),
     weights=('target.lr_weights',),
-    posterior=('source.particles', 'source.kappa', 'source.beta', 'source.svgd'),
+    posterior=('source.particles', 'source.spread', 'source.kappa', 'source.beta', 'source.svgd'),
     training=('target.steps', 'target.batch', 'target.optimizer', 'target.warmup', 'target.weight_decay',
               'target.judge_every', 'target.judge_rows', 'target.patience'))
 

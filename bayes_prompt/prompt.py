@@ -36,6 +36,7 @@ def init_prompts(
     seed:int=0, # Of the draw
     text:str=None, # Start from this text's tokens, repeated to fill the rows (one prompt only)
     top:int=5000, # Draw from this many most frequent tokens
+    spread:float=1., # Of the differences to the first prompt, this share is kept
 )->Tensor: # `[M, P, H]`, float32
     "Prompts whose rows are rows of the embedding table (Lester et al. 2021, sampled vocabulary)"
     most = backbone.max_len - 8 if backbone.max_len else _MOST
@@ -48,7 +49,8 @@ def init_prompts(
         raise ValueError(f'a text gives one prompt, got m={m}: particles must differ, so leave text out '
                          'or use m=1')
     ids = _drawn(backbone, m, length, seed, top) if text is None else _repeated(backbone, length, text)
-    return backbone.embed(ids.to(backbone.device)).detach().float() # through the module: some scale their rows
+    words = backbone.embed(ids.to(backbone.device)).detach().float() # through the module: some scale their rows
+    return words if spread == 1 else words[:1] + spread*(words - words[:1])
 
 # %% ../nbs/21_prompt.ipynb #7b16e787
 def prepend_prompt(

@@ -24,8 +24,9 @@ from .metrics import METRICS
 from .options import methods
 from .packed import pack
 from .prompt import chat_cue, encode, examples_of, init_prompts, label_ids
+from .shard import together
 from .source import SourcePosterior, learn_posterior, learn_prompts
-from .store import alone, file_fingerprint, fingerprint
+from .store import Damaged, alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
 from .tokens import load_tokens, save_tokens, tokens_of
@@ -153,7 +154,8 @@ def _check_aliases(config):
     folder = config.data.folder or None
     def contents(name): return TASKS[name].label, sorted(map(file_fingerprint, task_files(name, folder)))
     targets = {t: contents(t) for t in (config.target.task, *config.target.others)}
-    for s in config.source.tasks if methods()[config.method].sources else ():
+    method = methods()[config.method]
+    for s in config.source.tasks if method.sources and method.reads('target.steps') else ():
         same = [t for t, there in targets.items() if there == contents(s)]
         if same: raise ValueError(f'the source task {s!r} has the very data of the target {same[0]!r}: take it out of source.tasks')
 
@@ -178,7 +180,7 @@ class Context:
         self.data_from, self.splits, self.cut, self.answers, self._made = {}, {}, {}, {}, []
         c, t = config.compute, config.target
         self._files = c.backbone, c.device, c.dtype, weights_fingerprint(c.backbone)
-        self.backbone = pack(_read_backbone(*self._files), c.engine)
+        self.backbone = together(pack(_read_backbone(*self._files), c.engine))
         _check_aliases(config)
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
@@ -320,6 +322,16 @@ def stage(self:Context,
     return self._stage(learn, c.method, source or c.source, *belongs)
 
 # %% ../nbs/51_protocol.ipynb #0330f9ef
+def _read_stage(folder):
+    "A finished stage, if it is there and whole; a damaged one is set aside"
+    file = folder/'posterior.safetensors'
+    if not file.exists(): return None
+    try: return SourcePosterior.load(folder)
+    except Damaged as e:
+        file.replace(file.with_name(file.name + '.damaged'))
+        reason = str(e).partition(': remove it')[0]
+        print(f'{reason}: it was set aside as {file.name}.damaged, and is learnt again', file=sys.stderr, flush=True)
+
 @patch
 def _stage(self:Context, learn, kind, source, *belongs):
     "Read a stage, or learn it; both enter the ledger"
@@ -330,8 +342,7 @@ def _stage(self:Context, learn, kind, source, *belongs):
     folder = self.out/'sources'/key
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, 'the source stage'):
-        there = (folder/'posterior.safetensors').exists()
-        posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, f'{kind} {key[:6]}')
+        posterior = _read_stage(folder) or self._learn(learn, folder, f'{kind} {key[:6]}')
     shape, fits = list(posterior.particles.shape[1:]), [c.length, self.backbone.width]
     if shape != fits: raise ValueError(f'the posterior in {folder} has particles {shape}, expected {fits}: remove it')
     for noted in _NOTED: getattr(self, noted).update(posterior.config.get(noted, {}))
@@ -371,7 +382,7 @@ def posterior(self:Context,
     "BMTPT's source posterior; of one particle, vanilla transfer"
     source = replace(self.config.source, particles=m)
     def learn(track):
-        start = init_prompts(self.backbone, m, self.config.length, source.seed)
+        start = init_prompts(self.backbone, m, self.config.length, source.seed, spread=source.spread)
         return learn_posterior(self.backbone, self.sources, start, source, track(f'{m} particle{"s"*(m > 1)}'))
     return self._stage(learn, 'posterior', source)
 

@@ -31,7 +31,7 @@ def label_of(
 # %% ../nbs/55_results.ipynb #4c6a6cbd
 def _constant(scores, metric, first):
     "What a constant answer gets; older records lack it, and know it of the headline alone"
-    if metric == first and 'constant' in scores: return scores['constant']
+    if metric in (first, 'calibrated') and 'constant' in scores: return scores['constant']
     if metric == 'accuracy': return scores.get('majority')
     return 0. if metric == first or metric in ('matthews', 'pearson', 'spearman') else None
 
@@ -165,6 +165,10 @@ def _reads_sources(method):
     known, name = methods(), method.split(' ')[0]
     return name not in known or known[name].sources
 
+def _is_trained(method):
+    known, name = methods(), method.split(' ')[0]
+    return name not in known or known[name].trains != 'nothing'
+
 def _crossed(g, what):
     "A method's scores on a target by seed and source seed; one column where a seed has but one run"
     for what_of in ('data', 'weights'):
@@ -179,13 +183,16 @@ def _crossed(g, what):
         g = g.assign(source_seed='any')
     _one_per_seed(g, what, ['seed', 'source_seed'] if g.source_seed.nunique() > 1 else ['seed'])
     whole = g.pivot(index='seed', columns='source_seed', values='score')
+    if len(whole) == 1 and not _is_trained(g.method.iloc[0]): whole.index = ['any'] # nothing was drawn
     if whole.shape[1] == 1: return whole
     return whole.dropna() if len(whole.dropna()) else whole.dropna(axis=1) # an unfinished sweep's whole part
 
 def _paired(a, b):
-    "Two of them with the same seeds and source seeds; a column for any stands beside each of the other's"
+    "Two of them with the same seeds and source seeds; a row or column for any stands beside each of the other's"
     if list(b.columns) == ['any']: b = pd.concat([b['any']]*a.shape[1], axis=1, keys=a.columns)
     if list(a.columns) == ['any']: a = pd.concat([a['any']]*b.shape[1], axis=1, keys=b.columns)
+    if list(b.index) == ['any']: b = pd.concat([b.loc['any']]*len(a), axis=1, keys=a.index).T
+    if list(a.index) == ['any']: a = pd.concat([a.loc['any']]*len(b), axis=1, keys=b.index).T
     seeds, sources = a.index.intersection(b.index), a.columns.intersection(b.columns)
     return a.loc[seeds, sources], b.loc[seeds, sources]
 

@@ -15,7 +15,8 @@ from .collapse import repulsion_ratio, total_variance
 from .data import task_indices
 from .engine import loss_and_grad
 from .settings import SVGD, Source
-from .store import add_lines, fingerprint, load_tensors, read_lines, save_tensors
+from .shown import Shown
+from .store import Damaged, add_lines, fingerprint, lines_mark, load_tensors, read_lines, save_tensors
 from .svgd import kernel_noise, svgd_direction
 from .train import PromptMethod, PromptTuning, batches, check_finite, fit
 
@@ -66,8 +67,19 @@ def _check_posterior(file, particles, about):
     raise ValueError(f'{file} is no posterior that this version wrote: expected particles [M, P, H], got {shape}; remove it')
 
 # %% ../nbs/30_source.ipynb #e511eb5d
+def _history(folder, lines):
+    "The file of a posterior's history: its checksum is its name, so that the two files belong to each other"
+    _, checksum = lines
+    return folder/f'history-{checksum:08x}.jsonl'
+
+def _whole(file, lines):
+    try: read_lines(file, lines)
+    except Damaged: return False
+    return True
+
+# %% ../nbs/30_source.ipynb #0dfd3853
 @dataclass
-class SourcePosterior:
+class SourcePosterior(Shown):
     "Samples of the posterior over a soft prompt"
     particles:Tensor # `[M, P, H]`
     tasks:list # Names of the source tasks
@@ -79,19 +91,28 @@ class SourcePosterior:
         size = f'{len(self.particles)} particles of {tuple(self.particles.shape[1:])}'
         return f'SourcePosterior({size}, tasks {", ".join(self.tasks)}, backbone {self.backbone!r})'
 
+    def facts(self):
+        m, p, h = self.particles.shape
+        last = self.history[-1] if self.history else {}
+        made = {k: self.config.get(k) for k in ('steps', 'batch', 'lr', 'beta', 'optimizer', 'seed')}
+        return dict(particles=m, rows=p, width=h, tasks=self.tasks, backbone=self.backbone) | made | dict(last_step=last)
+
     @property
     def mean(self)->Tensor: # `[P, H]`
         return self.particles.mean(0)
 
     def save(self,
-        path, # Folder; it gets `history.jsonl` and, when that is complete, `posterior.safetensors`
+        path, # Folder; it gets a history and, when that is complete, `posterior.safetensors`
     ):
-        "Write the posterior"
+        "Write the posterior; one that was there is whole until then"
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        lines = add_lines(path/'history.jsonl', self.history)
+        lines = lines_mark(self.history)
+        file = _history(path, lines)
+        if not _whole(file, lines): add_lines(file, self.history)
         about = dict(tasks=self.tasks, backbone=self.backbone, config=self.config, lines=lines)
         save_tensors(path/'posterior.safetensors', dict(particles=self.particles), about)
+        for old in set(path.glob('history*.jsonl')) - {file}: old.unlink(missing_ok=True)
 
     @classmethod
     def load(cls,
@@ -101,7 +122,10 @@ class SourcePosterior:
         path = Path(path)
         tensors, about = load_tensors(path/'posterior.safetensors', what='posterior')
         _check_posterior(path/'posterior.safetensors', tensors.get('particles'), about)
-        history = read_lines(path/'history.jsonl', about.pop('lines'))
+        lines = about.pop('lines')
+        try: history = read_lines(_history(path, lines), lines)
+        except (Damaged, TypeError, ValueError):
+            history = read_lines(path/'history.jsonl', lines) # as it was called once
         return cls(tensors['particles'], **about, history=history)
 
 # %% ../nbs/30_source.ipynb #24d77886

@@ -178,6 +178,14 @@ def load_tensors(
         raise ValueError(f'the {what} {path} belongs to another run: expected the key {key!r}, got {note["key"]!r}; remove it or choose another folder')
     return tensors, about
 
+# %% ../nbs/02_store.ipynb #2fcfd9a5
+def _lines(rows): return ''.join(json.dumps(r) + '\n' for r in rows).encode()
+
+def lines_mark(rows, mark=(0, 0)):
+    "The mark that `add_lines` gives for some rows"
+    (end, checksum), new = mark, _lines(rows)
+    return [end + len(new), zlib.crc32(new, checksum)]
+
 # %% ../nbs/02_store.ipynb #11b5e13b
 def add_lines(
     path, # A `.jsonl` file
@@ -185,8 +193,8 @@ def add_lines(
     mark=(0, 0), # Bytes that are valid and their checksum; later ones are leftovers of a killed run
 )->list: # The new mark
     "Add JSON lines to a file and bring them to the disk"
-    path, new = Path(path), ''.join(json.dumps(r) + '\n' for r in rows).encode()
-    end, checksum = mark
+    path, new = Path(path), _lines(rows)
+    end, _ = mark
     try:
         with path.open('r+b' if path.exists() else 'wb') as f:
             f.truncate(end)
@@ -197,7 +205,7 @@ def add_lines(
     except OSError as e:
         reason = f'its folder {path.parent} is gone' if not path.parent.is_dir() else e.strerror or e
         raise OSError(f'could not write {path}: {reason}; what was there before is untouched') from None
-    return [end + len(new), zlib.crc32(new, checksum)]
+    return lines_mark(rows, mark)
 
 # %% ../nbs/02_store.ipynb #f6b4b635
 def read_lines(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['prior_energy', 'SharedPrompt', 'evidence_of', 'sigma_of', 'target_method', 'tune', 'Adapted', 'adapt', 'bmtpt',
-           'averaged', 'source_mean']
+           'averaged', 'source_mean', 'source_particles']
 
 # %% ../nbs/31_target.ipynb #c004
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from .backbone import Backbone
 from .engine import PerExample
 from .options import choose, method
 from .settings import SVGD, Target
+from .shown import Shown
 from .source import SourcePosterior, SourceSVGD
 from .store import fingerprint
 from .train import PromptMethod, PromptTuning, batches, fit
@@ -168,7 +169,7 @@ def tune(
 
 # %% ../nbs/31_target.ipynb #c015
 @dataclass
-class Adapted:
+class Adapted(Shown):
     "A target's prompt"
     method:PromptMethod # What was trained
     history:list = field(default_factory=list) # One dict per step
@@ -177,6 +178,12 @@ class Adapted:
     def prompt(self)->Tensor: # `[P, H]`
         "Of a single target; several have `method.products()`"
         return self.method.prompts()[0].detach()
+
+    def facts(self):
+        m, last = self.method, self.history[-1] if self.history else {}
+        about = {k: getattr(m, k) for k in ('tasks', 'prior', 'sigma', 'evidence', 'lr', 'lr_low') if hasattr(m, k)}
+        return dict(method=type(m).__name__, backbone=m.backbone.name, parameters=f'{m.trainable():,}',
+                    steps=len(self.history)) | about | dict(last_step=last)
 
     def __repr__(self):
         kind, n = type(self.method).__name__, self.method.trainable()
@@ -203,14 +210,19 @@ def adapt(
 @method('bmtpt', label='BMTPT', sources=True, trains='prompt', order=30, ignores='weights')
 def bmtpt(ctx): return ctx.adapt(ctx.posterior(ctx.config.source.particles))
 
+# %% ../nbs/31_target.ipynb #5f0e2b91
+def _check_choices(ctx, method):
+    "Probabilities are averaged over labels"
+    free = [t for t, d in ctx.data.items() if not d.choices]
+    if free:
+        raise ValueError(f'{method}: probabilities are averaged over labels, {free[0]!r} is answered in free text; '
+                         'use bmtpt')
+
 # %% ../nbs/31_target.ipynb #9f747e7d
 @method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31,
         ignores='low prior weights')
 def averaged(ctx):
-    free = [t for t, d in ctx.data.items() if not d.choices]
-    if free:
-        raise ValueError(f'average: probabilities are averaged over labels, {free[0]!r} is answered in free text; '
-                         'use bmtpt')
+    _check_choices(ctx, 'average')
     particles = ctx.posterior(ctx.config.source.particles).particles
     apart = SVGD(kernel='none')
     return ctx.fit(SourceSVGD(ctx.backbone, particles, len(ctx.tasks), ctx.config.target.lr, svgd=apart))
@@ -229,4 +241,13 @@ class _Fixed(PromptMethod):
 @method('source', label='source mean', sources=True, trains='nothing', order=32,
         ignores='low prior prompt weights training')
 def source_mean(ctx):
+    "A source task as its target says how well it was learnt: choose its validation part"
     return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).mean[None])
+
+# %% ../nbs/31_target.ipynb #3d1c6a70
+@method('ensemble', label='source particles, averaged', sources=True, trains='nothing', order=33,
+        ignores='low prior prompt weights training')
+def source_particles(ctx):
+    "Every particle answers, and their probabilities are averaged"
+    _check_choices(ctx, 'ensemble')
+    return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).particles)
