@@ -1,6 +1,6 @@
 """Long trainings, many records, large files, quick starts: what the page on reliability shows.
 
-    pip install -c constraints.txt -e . && python bench/load.py [--parts steps records rows start] [--steps 20000]
+    pip install -c constraints.txt -e . && python bench/load.py [--parts steps records rows start] [--steps 20000] [--rows 100000 1000000]
 
 Each part is a process of its own, and memory is what the operating system says is resident in it. Parts that are not
 asked for keep their numbers in `results/bench/load.json`, which is written after each.
@@ -82,7 +82,6 @@ def write_rows(folder, n):
     return (folder/'own.csv').stat().st_size
 
 def child_run(folder, seed):
-    from bayes_prompt.data import batch_indices
     from bayes_prompt.run import run
     folder, before = Path(folder), resident()
     config = dict(backbone='tiny-t5', tasks=str(folder/'tasks.toml'), target='spam', sources='own', k=2, m=2, length=4, source_seed=seed)
@@ -139,10 +138,10 @@ def in_a_process(kind, *args):
     if done.returncode: raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
-def main(parts, steps):
+def main(parts, steps, sizes):
     todo = dict(
         start=start, records=lambda: in_a_process('records', 100_000), steps=lambda: in_a_process('steps', steps),
-        rows=lambda: {str(n): rows(n) for n in (100_000, 1_000_000)})
+        rows=lambda: {str(n): rows(n) for n in sizes})
     versions = {p: importlib.metadata.version(p) for p in ('torch', 'transformers', 'datasets', 'pandas')}
     about = dict(python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count(), **versions)
     for part in parts:
@@ -160,5 +159,6 @@ if __name__ == '__main__':
         p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         p.add_argument('--parts', nargs='+', default=['start', 'records', 'rows', 'steps'], choices=['start', 'records', 'rows', 'steps'])
         p.add_argument('--steps', type=int, default=20_000)
+        p.add_argument('--rows', type=int, nargs='+', default=[100_000, 1_000_000])
         a = p.parse_args()
-        main(a.parts, a.steps)
+        main(a.parts, a.steps, a.rows)
