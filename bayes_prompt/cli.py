@@ -159,7 +159,7 @@ def _choices():
     backbones = [*BACKBONES.items(), ('FOLDER or OWNER/NAME', 'any encoder–decoder, or decoder alone, of the Hugging Face Hub')]
     return '\n\n'.join([_listed('methods', known), _listed('tasks', tasks), _listed('backbones', backbones)])
 
-# %% ../nbs/58_cli.ipynb #fc8e987f
+# %% ../nbs/58_cli.ipynb #a3b613f7
 class Arguments(argparse.ArgumentParser):
     "A command's options: one style of help, and completion where argcomplete is installed"
     def __init__(self, name, does, examples='', lists=()):
@@ -174,9 +174,17 @@ class Arguments(argparse.ArgumentParser):
         except ImportError: return
         argcomplete.autocomplete(self)
 
-    def parse_known_args(self, *args, **kw):
+    def parse_args(self, *args, **kw):
         self._complete()
-        return super().parse_known_args(*args, **kw)
+        return super().parse_args(*args, **kw)
+
+    def parse_known_intermixed_args(self, *args, **kw):
+        self._complete()
+        return super().parse_known_intermixed_args(*args, **kw)
+
+    def add(self, *words, suggest=(), **kw):
+        "An argument, and what the shell may suggest for it"
+        self.add_argument(*words, **kw).completer = lambda **_: list(suggest)
 
 # %% ../nbs/58_cli.ipynb #c7a5fd67
 def _check_words(strange, changes):
@@ -207,7 +215,7 @@ def bp_run(
   bp_run target=spam method=spot k=8               one run on a task of the package
   bp_run published target=rte device=cuda          a recipe of the package, with a difference
   bp_run mine.toml seed=1 --log csv,tensorboard    differences from a file, and loggers''', [_keys(), _choices()])
-    p.add_argument('changes', nargs='*', help='a TOML or JSON file of differences to the defaults, if any, then key=value pairs')
+    p.add('changes', nargs='*', suggest=[f'{key}=' for key, *_ in Config.described()], help='a TOML or JSON file of differences to the defaults, if any, then key=value pairs')
     p.add_argument('--out', default='results', help='folder for records and posteriors')
     p.add_argument('--data-dir', '--data_dir', help='folder with the tasks, as data.folder=')
     p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['print_table', 'bp_tune', 'bp_source', 'bp_predict', 'bp_export', 'bp_show', 'bp']
 
-# %% ../nbs/59a_commands.ipynb #983a0a27
-import csv, io, json, os, shutil, sys
+# %% ../nbs/59a_commands.ipynb #6f93f55b
+import csv, json, os, shutil, sys
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 import bayes_prompt
 from .cli import Arguments, check_words, one_sentence
-from .config import make_config, parse_changes
+from .config import SHORT, make_config, parse_changes
 from .data import load_task, row_chunks
 from .files import OwnFile, planned_steps, read_file
 from .options import methods, unknown
@@ -41,7 +41,7 @@ def print_table(
     if title: print(title)
     for row in [header, *rows]: print('  '.join(f'{x:{w}}' for x, w in zip(row, wide)).rstrip())
 
-# %% ../nbs/59a_commands.ipynb #d03a5853
+# %% ../nbs/59a_commands.ipynb #51b74a01
 def _pairs(text, what):
     "a=b,c=d as a dict"
     if not text: return {}
@@ -51,6 +51,8 @@ def _pairs(text, what):
     return {a.strip(): b.strip() for a, _, b in pairs}
 
 def _some(text): return tuple(t.strip() for t in text.split(',') if t.strip()) if text else ()
+
+_KEYS = [f'{key}=' for key in SHORT]
 
 def _settings(words, strange):
     "key=value words, checked"
@@ -127,7 +129,7 @@ def _told(tuned, place, as_json):
     elif tuned.confusion: print(f'\n{tuned.confusion_table()}')
     print(f'\nprompt: {place}\nnext:   bp_predict {place} NEW.csv -o answers.csv')
 
-# %% ../nbs/59a_commands.ipynb #efb50715
+# %% ../nbs/59a_commands.ipynb #06d15425
 def bp_tune(
     argv=None # The command line's words unless given
 ):
@@ -138,17 +140,17 @@ def bp_tune(
   bp_tune reviews.csv --words rotten=negative,fresh=positive --sources amazon,tweets
   bp_tune reviews.toml                      a task that a file describes, for all that is finer''')
     p.add_argument('file', help='CSV, TSV, JSON, JSONL, Parquet (text also .gz), Arrow, a folder of datasets, an id of the Hub; or a TOML')
-    p.add_argument('settings', nargs='*', help='key=value pairs, as steps=500 lr=.02 k=16 length=20 seed=1 max_src=512; bp_run --help lists them')
+    p.add('settings', nargs='*', suggest=_KEYS, help='key=value pairs, as steps=500 lr=.02 k=16 length=20 seed=1 max_src=512; bp_run --help lists them')
     p.add_argument('--text', default='', help='column of the text, or several with commas between; found unless given')
     p.add_argument('--label', default='', help='column of the answer; found unless given')
     p.add_argument('--kind', default='', help='labels, numbers or text; found unless given')
     p.add_argument('--words', default='', metavar='A=B,…', help='words that the model reads in place of your labels')
     p.add_argument('--name', default='', help="of the task; the file's unless given")
-    p.add_argument('--sources', default='', help='source tasks, with commas between: their posterior is learnt, or read where it has been')
-    p.add_argument('--posterior', default='', metavar='NAME', help='a source posterior that bp_source has learnt')
-    p.add_argument('--backbone', default='mini', help='mini, tiny-t5, a folder or an id of the Hub')
+    p.add('--sources', default='', suggest=TASKS, help='source tasks, with commas between: their posterior is learnt, or read where it has been')
+    p.add('--posterior', default='', suggest=posterior_names(), metavar='NAME', help='a source posterior that bp_source has learnt')
+    p.add('--backbone', default='mini', suggest=BACKBONES, help='mini, tiny-t5, a folder or an id of the Hub')
     p.add_argument('--out', default='', help='folder of the prompt; tuned/NAME unless given')
-    p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')
+    p.add('--log', default='', suggest=('csv', 'tensorboard', 'wandb', 'trackio'), help='loggers, with commas between: csv, tensorboard, wandb, trackio')
     p.add_argument('--dry-run', '--dry_run', action='store_true', help='only show what was understood')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     words = sys.argv[1:] if argv is None else argv
@@ -193,7 +195,7 @@ def _tuned(a, data, place, changes, sources):
     shutil.rmtree(state, ignore_errors=True)
     return tuned
 
-# %% ../nbs/59a_commands.ipynb #43e6f89e
+# %% ../nbs/59a_commands.ipynb #bf7300cb
 def bp_source(
     argv=None # The command line's words unless given
 ):
@@ -202,11 +204,11 @@ def bp_source(
   bp_source reviews --sources amazon,tweets,nyt
   bp_source mine --sources hotels,inns --tasks hotels.toml m=3 source_steps=200''')
     p.add_argument('name', help='to use it by: bp_tune FILE --posterior NAME')
-    p.add_argument('settings', nargs='*', help='key=value pairs: m, source_steps, source_lr, length, …')
-    p.add_argument('--sources', required=True, help='source tasks, with commas between')
+    p.add('settings', nargs='*', suggest=_KEYS, help='key=value pairs: m, source_steps, source_lr, length, …')
+    p.add('--sources', required=True, suggest=TASKS, help='source tasks, with commas between')
     p.add_argument('--tasks', default='', metavar='FILE', help='a TOML that describes tasks of your own')
-    p.add_argument('--backbone', default='mini', help='mini, tiny-t5, a folder or an id of the Hub')
-    p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')
+    p.add('--backbone', default='mini', suggest=BACKBONES, help='mini, tiny-t5, a folder or an id of the Hub')
+    p.add('--log', default='', suggest=('csv', 'tensorboard', 'wandb', 'trackio'), help='loggers, with commas between: csv, tensorboard, wandb, trackio')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a, strange = p.parse_known_intermixed_args(argv)
     with one_sentence('What was saved is kept; the same command goes on from there.'):
@@ -402,7 +404,7 @@ def _thing(name):
     if name not in TASKS: raise unknown('task, posterior, folder or file', name, known)
     return TASKS[name]
 
-# %% ../nbs/59a_commands.ipynb #664af514
+# %% ../nbs/59a_commands.ipynb #474f1c6d
 def bp_show(
     argv=None # The command line's words unless given
 ):
@@ -412,7 +414,7 @@ def bp_show(
   bp_show results/spam-pt-s0-0123abcd.json
   bp_show movie
   bp_show tasks           also methods, backbones, posteriors''')
-    p.add_argument('what', help='a folder, a record, a name; or tasks, methods, backbones, posteriors')
+    p.add('what', suggest=[*_kinds(), *TASKS, *posterior_names()], help='a folder, a record, a name; or tasks, methods, backbones, posteriors')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
     with one_sentence():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Tuned', 'load_posterior', 'source_posterior', 'tune_prompt', 'load_tuned']
 
-# %% ../nbs/59_own.ipynb #7164b3d0
+# %% ../nbs/59_own.ipynb #aaebb391
 import json, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,13 +16,15 @@ from torch import Tensor
 from .backbone import Backbone, load_backbone
 from .baselines.prompt_tuning import NoPrompt
 from .callbacks import Checkpoint, Divergence, Job
-from .config import long_names, make_config
+from .config import SHORT, Config, long_names, make_config
 from .data import load_task
 from .engine import generate
 from .evaluate import label_probabilities
 from .files import OwnFile, planned_steps, read_file, task_about
 from .interchange import from_peft, load_prompt, save_prompt, to_peft
 from .machine import environment
+from .options import unknown
+from .packed import pack
 from .prompt import chat_cue, encode, init_prompts
 from .protocol import Context, data_fingerprint, weights_fingerprint, weights_of
 from .settings import posterior_folder
@@ -197,10 +199,12 @@ def _known(task):
         if before is None: TASKS.pop(task.name)
         else: TASKS[task.name] = before
 
-# %% ../nbs/59_own.ipynb #ff7189c3
+# %% ../nbs/59_own.ipynb #f7da244c
 def _settings(task, settings, n):
     "The configuration of a tuning; and whether it says a learning rate"
-    given = long_names(settings)
+    given, known = long_names(settings), [key for key, *_ in Config.described()]
+    for key in settings:
+        if not {*long_names({key: ''})} <= {*known}: raise unknown('key', key, [*known, *SHORT])
     odd = [k for k in ('method', 'target.task', 'target.others') if k in given]
     if odd: raise ValueError(f'{odd[0]}: a prompt is tuned on one task, bp_run has all else')
     config = make_config({**_USUAL, 'target.task': task.name}, **settings)
@@ -254,16 +258,20 @@ def _tuned(task, posterior, place, listen, settings):
         weights=weights_fingerprint(config.compute.backbone), dtype=config.compute.dtype, **environment())
     return Tuned(method.prompts()[0].detach().cpu(), task, ctx.backbone, scores, zero, confusion, about)
 
-# %% ../nbs/59_own.ipynb #280dbf74
+# %% ../nbs/59_own.ipynb #39a06835
 def _about(tuned):
     "All but the matrix, as JSON holds it"
     whole = dict(backbone=tuned.backbone.name, task=dict(name=tuned.task.name) | task_about(tuned.task),
                  scores=tuned.scores, zero_shot=tuned.zero_shot, confusion=tuned.confusion, about=tuned.about)
     return json.loads(json.dumps(whole))
 
+def _backbone(name, device, dtype='float32'):
+    "With the engine that a tuning has, so that the numbers are the same"
+    return pack(load_backbone(name, device, dtype), 'auto')
+
 def _again(prompt, whole, device):
     "A `Tuned` from what `_about` gave"
-    backbone = load_backbone(whole['backbone'], device, whole['about'].get('dtype', 'float32'))
+    backbone = _backbone(whole['backbone'], device, whole['about'].get('dtype', 'float32'))
     mine, theirs = weights_fingerprint(whole['backbone']), whole['about'].get('weights')
     if theirs and mine and mine != theirs:
         raise ValueError(f'the prompt was tuned with other weights of {whole["backbone"]!r} than those that are here: '
@@ -282,7 +290,7 @@ def save(self:Tuned,
         raise ValueError(f'{folder} holds a prompt already: choose another folder, or remove it')
     save_prompt(self.prompt, folder, self.backbone.name, _about(self))
 
-# %% ../nbs/59_own.ipynb #ba84ff5e
+# %% ../nbs/59_own.ipynb #002b8e72
 def _of_record(path, device):
     "The prompt of a run, by its record"
     record = read_json(path, 'record')
@@ -294,7 +302,7 @@ def _of_record(path, device):
     d = c['data']
     about = dict(style=d['style'], add_prefix=d['prefix'], chat=d.get('chat', False), max_src=d['max_src'], dtype=c['compute']['dtype'])
     prompt, _ = load_prompt(file)
-    backbone = load_backbone(c['compute']['backbone'], device, about['dtype'])
+    backbone = _backbone(c['compute']['backbone'], device, about['dtype'])
     return Tuned(prompt.to(backbone.device), TASKS[name], backbone, record['scores'], about=about)
 
 # %% ../nbs/59_own.ipynb #75b562e6
@@ -337,7 +345,7 @@ def export(self:Tuned,
     write_json(folder/'task.json', _about(self))
     write(folder/'README.md', _card(self))
 
-# %% ../nbs/59_own.ipynb #253672d5
+# %% ../nbs/59_own.ipynb #26c470ba
 def _of_peft(path, device, task=None, backbone=None):
     "An adapter: the task that it belongs to stands beside it, or is told"
     note = path/'task.json'
@@ -352,5 +360,5 @@ def _of_peft(path, device, task=None, backbone=None):
     else:
         base = backbone or read_json(path/'adapter_config.json', 'configuration').get('base_model_name_or_path')
         if not base: raise ValueError(f'the adapter in {path} does not name its model: say --backbone')
-        again = Tuned(torch.zeros(1, 1), task, load_backbone(base, device))
+        again = Tuned(torch.zeros(1, 1), task, _backbone(base, device))
     return replace(again, prompt=from_peft(path, again.backbone))

@@ -135,10 +135,10 @@ def _sources(config):
     return {'spot': own | early, 'attempt': own, 'mpt': own | shared}.get(config.method, together)
 
 def _target(config):
-    "Sequences of a target stage; training weights is half as much again, judging is forward only"
+    "Sequences of a target stage; training weights is half as much again, judging a thousand rows is forward only"
     t, tasks = config.target, 1 + len(config.target.others)
     passes = 1.5 if methods()[config.method].trains == 'weights' else 1.
-    judged = tasks*t.judge_rows*(t.steps//t.judge_every)/2 if t.judge_every else 0
+    judged = tasks*(t.judge_rows or 1000)*(t.steps//t.judge_every)/2 if t.judge_every else 0
     return passes*tasks*t.batch*t.steps + judged
 
 def _each(config, tokens):

@@ -1,14 +1,11 @@
 "The papers' experiments: their files, their pages on other data, and tables that say what is not run"
-import json, os, sys
+import json
 from pathlib import Path
 import pandas as pd
 import pytest
 from bayes_prompt.config import told
 from bayes_prompt.experiment import read_experiment
-from bayes_prompt.options import METHODS
-from bayes_prompt.papers import CARDS, T5_SHAPES, beside, beside_table1, card_hours, operations, records_of, rehearse, step_operations
-from bayes_prompt.papers import TABLE1
-from bayes_prompt.store import read_json
+from bayes_prompt.papers import CARDS, T5_SHAPES, TABLE1, beside, beside_table1, card_hours, operations, records_of, step_operations
 from bayes_prompt.sweep import sweep
 from conftest import HUB
 
@@ -81,11 +78,9 @@ def test_a_page_runs_on_other_data(name, other_data, monkeypatch):
     assert launched == [f"#| cuda\nsweep('../experiments/{name}.toml', progress=True)"]
     for c in cells(PAGES[name]):
         if c not in launched: exec(c, scope)
-    asked = {told(x)['method'] if 'method' in told(x) else 'bmtpt' for x in scope['experiment'].configs}
-    small = scope['small']
-    assert all(r['data_from'][r['config']['target']['task']] == str(other_data) for r in small)
-    assert {r['config']['method'] for r in small} <= asked or name == 'scaling'
-    assert name == 'particles' or {r['config']['method'] for r in small} >= asked - {'average'} or name == 'scaling'
+    small, task = scope['small'], lambda r: r['config']['target']['task']
+    assert all(r['data_from'][task(r)] == str(other_data) for r in small)
+    assert name == 'scaling' or {r['config']['method'] for r in small} == {c.method for c in scope['experiment'].configs}
 
 def test_tests_of_a_package_without_a_gpu_skip_what_launches():
     flags = next(l for l in (ROOT/'settings.ini').read_text().splitlines() if l.startswith('tst_flags')).split('=')[1].split()
