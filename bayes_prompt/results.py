@@ -55,31 +55,65 @@ def _row(record, target, metric=None):
     ratio = [h.get('ratio') for h in record['source_history']]
     return row | dict(ratio=ratio, predicted_ratio=record['predicted_ratio'])
 
+# %% ../nbs/55_results.ipynb #63d56e3a
+def _rows(record, metric=None):
+    "A row for each of a record's targets"
+    return [_row(record, t, metric) for t in record.get('all_scores', [flat(record['config'])['target']])]
+
+def _once(value, known):
+    "The same, but equal short texts are one object, and so are equal lists of them"
+    if type(value) is str and len(value) < 100: return known.setdefault(value, value)
+    if type(value) is list and value and all(type(x) is str for x in value): return known.setdefault(tuple(value), value)
+    return value
+
+def _table(rows):
+    "Rows, in the order of tables; a column is filled as rows come"
+    columns, shapes, places, known = {}, [], [], {}
+    order = {name: i for i, name in enumerate(methods())}
+    for n, row in enumerate(rows):
+        shapes.append(known.setdefault((tuple(row),), tuple(row)))
+        places.append((row['target'], order.get(row['method'], len(order)), row['seed']))
+        for key in row: columns.setdefault(key, [np.nan]*n)
+        for key, column in columns.items(): column.append(_once(row.get(key, np.nan), known))
+    targets = {t: i for i, t in enumerate(dict.fromkeys(t for t, *_ in places))}
+    sequence = sorted(range(len(places)), key=lambda i: (targets[places[i][0]], *places[i][1:]))
+    names = dict.fromkeys(k for shape in dict.fromkeys(shapes[i] for i in sequence) for k in shape)
+    return pd.DataFrame({k: [columns[k][i] for i in sequence] for k in names})
+
 # %% ../nbs/55_results.ipynb #c9e3504c
 def frame(
     records:list, # From `run`
     metric:str=None, # One of the scores; each task's headline unless given
 )->pd.DataFrame: # One row per run and target
     "Records as a table: the configuration, score, n, constant, collapsed, costs, …"
-    rows = [_row(r, t, metric) for r in records for t in r.get('all_scores', [flat(r['config'])['target']])]
-    order = list(methods())
-    def place(row): return order.index(row['method']) if row['method'] in order else len(order)
-    targets = list(dict.fromkeys(r['target'] for r in rows))
-    return pd.DataFrame(sorted(rows, key=lambda r: (targets.index(r['target']), place(r), r['seed'])))
+    return _table(row for r in records for row in _rows(r, metric))
 
 # %% ../nbs/55_results.ipynb #2154c998
 def _is_record(obj):
     return {'config', 'scores', 'metric', 'seconds'} <= obj.keys()
 
-def _check_row(df):
+_KINDS = dict.fromkeys(('target', 'method', 'metric'), str)
+_KINDS |= dict.fromkeys(('seed', 'score', 'n', 'trainable'), Real) | dict(constant=(Real, type(None)))
+_KINDS |= dict.fromkeys(('data', 'weights'), (str, type(None))) | dict(source_seed=Real)
+
+def _check_row(row):
     "`ValueError` where a column that tables and figures need holds something else"
-    kinds = dict.fromkeys(('target', 'method', 'metric'), str)
-    kinds |= dict.fromkeys(('seed', 'score', 'n', 'trainable'), Real) | dict(constant=(Real, type(None)))
-    kinds |= dict.fromkeys(('data', 'weights'), (str, type(None)))
-    if 'source_seed' in df: kinds |= dict(source_seed=Real) # the oldest have none
-    for key, kind in kinds.items():
-        for value in df[key]:
-            if not isinstance(value, kind): raise ValueError(f'{key} is {str(value)[:80]!r}')
+    for key, kind in _KINDS.items():
+        if key == 'source_seed' and key not in row: continue # the oldest have none
+        if not isinstance(row[key], kind): raise ValueError(f'{key} is {str(row[key])[:80]!r}')
+
+def _read_rows(files, metric):
+    "The rows of the records among some files; `ValueError` names a broken one"
+    for f in files:
+        record = read_json(f, 'record')
+        if not _is_record(record): continue
+        try:
+            rows = _rows(record)
+            for row in rows: _check_row(row)
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            said = f'lacks {e}' if isinstance(e, KeyError) else f'is not right ({e})'
+            raise ValueError(f'the record {f} {said}: it is not whole, move it away') from None
+        yield from _rows(record, metric) if metric else rows
 
 # %% ../nbs/55_results.ipynb #ef922d8e
 def load(
@@ -88,16 +122,9 @@ def load(
 )->pd.DataFrame: # One row per run and target
     "Read records; `ValueError` names a broken one, or says that there are none"
     files = folder if isinstance(folder, list) else sorted(Path(folder).glob('*.json'))
-    found = {f: read_json(f, 'record') for f in files}
-    records = {f: r for f, r in found.items() if _is_record(r)}
-    if not records:
-        raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
-    for f, r in records.items():
-        try: _check_row(frame([r]))
-        except (KeyError, TypeError, AttributeError, ValueError) as e:
-            said = f'lacks {e}' if isinstance(e, KeyError) else f'is not right ({e})'
-            raise ValueError(f'the record {f} {said}: it is not whole, move it away') from None
-    return frame(list(records.values()), metric)
+    df = _table(_read_rows(files, metric))
+    if df.empty: raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
+    return df
 
 # %% ../nbs/55_results.ipynb #d984fb9b
 def predictions(

@@ -208,7 +208,9 @@ def adapt(
 
 # %% ../nbs/31_target.ipynb #ed047e29
 @method('bmtpt', label='BMTPT', sources=True, trains='prompt', order=30, ignores='weights')
-def bmtpt(ctx): return ctx.adapt(ctx.posterior(ctx.config.source.particles))
+def bmtpt(ctx):
+    "SVGD samples a posterior over prompts of the sources; its mean is adapted under it as a prior"
+    return ctx.adapt(ctx.posterior(ctx.config.source.particles))
 
 # %% ../nbs/31_target.ipynb #5f0e2b91
 def _check_choices(ctx, method):
@@ -222,6 +224,7 @@ def _check_choices(ctx, method):
 @method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31,
         ignores='low prior weights')
 def averaged(ctx):
+    "Every particle is tuned by itself, their predictions are averaged"
     _check_choices(ctx, 'average')
     particles = ctx.posterior(ctx.config.source.particles).particles
     apart = SVGD(kernel='none')
@@ -241,7 +244,7 @@ class _Fixed(PromptMethod):
 @method('source', label='source mean', sources=True, trains='nothing', order=32,
         ignores='low prior prompt weights training')
 def source_mean(ctx):
-    "A source task as its target says how well it was learnt: choose its validation part"
+    "The mean of the source particles as it is, nothing is trained on the target; a source as its target says how well it was learnt"
     return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).mean[None])
 
 # %% ../nbs/31_target.ipynb #3d1c6a70

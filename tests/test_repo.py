@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT/'scripts'))
-import build_readme, check_links
+import build_readme, check_dependencies, check_links
 
 def read(f): return (ROOT/f).read_text(encoding='utf-8')
 def lines(f): return [l for l in read(f).splitlines() if l and not l.startswith('#')]
@@ -104,3 +104,11 @@ def test_a_name_links_itself():
     "A name in backticks becomes a link of the reference; within a link of the page's own, both are broken"
     cells = [(f.name, ''.join(c['source'])) for f in (ROOT/'nbs').glob('*.ipynb') for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown']
     assert [(name, m.group()) for name, text in cells for m in re.finditer(r'\[`[\w.]+`\]\(\d\d_\w+\.ipynb', text)] == []
+
+@pytest.mark.parametrize('said, known', [('MIT', True), ('Apache-2.0 AND MIT', True), ('GNU General Public License v3 (GPLv3)', False), ('says nothing', False), (None, True)])
+def test_licences(said, known): assert (check_dependencies.unknown(dict(p=said)) == {}) == known
+
+def test_an_audit_that_is_not_possible_is_said(monkeypatch):
+    done = lambda *a, **k: type('Done', (), dict(returncode=1, stdout='', stderr='No module named pip_audit'))
+    monkeypatch.setattr(check_dependencies.subprocess, 'run', done)
+    assert check_dependencies.audit(Path('constraints.txt')) == ('vulnerabilities: skipped, pip-audit is not installed', False)
