@@ -38,12 +38,12 @@ def halved(chunk):
     middle, n = (a + b)//2, len(chunk)//2
     return [within(chunk, a, middle), within(chunk, middle, b)] if b - a > 1 else [chunk[:n], chunk[n:]]
 
-# %% ../nbs/29_shard.ipynb #eae6e5be
+# %% ../nbs/29_shard.ipynb #88e5e2ea
 def pieces(chunks, sizes, world):
-    "As many passes as processes, or more"
-    out = list(chunks)
-    while len(out) < world:
-        large = [c for c in out if len(pairs(c)[0]) > 1]
+    "Passes, halved where there are fewer than processes, until none is more than half of a process' share"
+    out, most = list(chunks), sum(cost(c, sizes) for c in chunks)/(2*world)
+    while len(chunks) < world:
+        large = [c for c in out if cost(c, sizes) > most and len(pairs(c)[0]) > 1]
         if not large: break
         k = out.index(max(large, key=lambda c: cost(c, sizes)))
         out[k:k+1] = halved(out[k])
@@ -186,7 +186,7 @@ def _work(backbone, message, x, group, sharded=False):
     for _ in range(missing): scores_of(backbone, x, examples, weights, [[(0, 0, 1)]])
     return flat
 
-# %% ../nbs/29_shard.ipynb #e3107780
+# %% ../nbs/29_shard.ipynb #c76cd3a4
 class Shared:
     "An engine whose passes are dealt out; all else is as with the one in it"
     def __init__(self, backbone, group, sharded=False):
@@ -229,7 +229,8 @@ class Shared:
 
     def texts(self, backbone, prompts, examples, chunk, model, max_new_tokens):
         self.tell('texts', prompts, examples, chunk, most=max_new_tokens)
-        return self.engine.texts(backbone, prompts, examples, chunk, model, max_new_tokens)
+        engine = self.engine if hasattr(self.engine, 'texts') else PLAIN
+        return engine.texts(backbone, prompts, examples, chunk, model, max_new_tokens)
 
     def tell(self, do, prompts, examples, chunk, **more):
         "Where weights are in parts, all compute the same"
@@ -239,7 +240,7 @@ class Shared:
         chunk = [(k, a, b) for k, (_, a, b) in enumerate(chunk)]
         self.group.tell(dict(do=do, shape=list(x.shape), dtype=str(x.dtype), examples=[[e.ids, e.labels] for e in some], chunk=chunk, **more), x)
 
-# %% ../nbs/29_shard.ipynb #22e35dc4
+# %% ../nbs/29_shard.ipynb #01f432e3
 def _layers(module):
     "The layers of a model: what its outermost lists hold"
     for child in module.children(): yield from child if isinstance(child, torch.nn.ModuleList) else _layers(child)
@@ -249,6 +250,7 @@ def _cut_up(backbone, group):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     mesh = init_device_mesh('cuda' if torch.cuda.is_available() else 'cpu', (group.world,))
+    backbone.model.sealed = seal(backbone.model) # parts tell no longer
     for layer in _layers(backbone.model): fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     return replace(backbone, engine=None)
 
@@ -260,7 +262,7 @@ def _same(backbone, message, x):
         if message['do'] == 'texts': PLAIN.texts(backbone, x, examples, chunk, _greedy(backbone), message['most'])
         else: PLAIN.scores(backbone, x, examples, chunk, torch.tensor(message['labels'], device=backbone.device))
 
-# %% ../nbs/29_shard.ipynb #aeca03a0
+# %% ../nbs/29_shard.ipynb #9a630523
 _groups = [] # at most one in a process
 
 def _joined(timeout):
@@ -287,12 +289,7 @@ def _loaded(told, mine):
     if backbone.family == 'causal': return backbone if told['engine'] != 'plain' else replace(backbone, engine=None)
     return pack(backbone, told['engine'])
 
-_sealed_once = {}
-
-def _sealed(backbone):
-    "The seal of whole weights, also when they are in parts by now"
-    model = backbone.model
-    return torch.tensor([_sealed_once.setdefault(id(model), seal(model))])
+def _sealed(backbone): return torch.tensor([seal(backbone.model)])
 
 # %% ../nbs/29_shard.ipynb #9782c5a0
 def _serve(group, mine=None):
