@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import bayes_prompt
 from .options import unknown
+from .shown import Shown
 from .tasks import STYLES, TASKS, Task, cell_value
 
 # %% ../nbs/11_data.ipynb #c007
@@ -308,7 +309,7 @@ def task_files(
 
 # %% ../nbs/11_data.ipynb #c012
 @dataclass
-class TaskData:
+class TaskData(Shown):
     "A task and its text pairs"
     task:Task
     style:str # Of the verbaliser
@@ -325,6 +326,12 @@ class TaskData:
     def __repr__(self):
         sizes = ', '.join(f'{s} {len(getattr(self, s)):,}' for s in SPLITS)
         return f'TaskData({self.task.name!r}, {sizes})'
+
+    def facts(self):
+        first = self.train[0] if self.train else ('', '')
+        sizes = {s: f'{len(getattr(self, s)):,}' for s in SPLITS}
+        return dict(task=self.task.name) | sizes | dict(answers=self.choices[:12] or 'free text', source=self.source,
+                                                        reads=first[0][:200], answer=first[1])
 
     @property
     def choices(self)->tuple:

@@ -253,6 +253,7 @@ class Method:
     call:object = None # The function of the context and its options
     module:str = '' # Where it is
     ignores:str = '' # What it does not read, beside sources that it does not have
+    does:str = '' # One line
 
 # %% ../nbs/00_options.ipynb #11a0fb42
 _UNREAD = dict(
@@ -294,7 +295,7 @@ def method(
         if set(own) != set(options):
             raise ValueError(f'method {name!r}: the function takes {list(own)} beside the context, '
                              f'the declaration has the options {list(options)}')
-        METHODS[name] = replace(spec, call=f, module=f.__module__)
+        METHODS[name] = replace(spec, call=f, module=f.__module__, does=f.__doc__ or '')
         return f
     register.spec = spec
     return register
@@ -308,11 +309,11 @@ def _declared():
         text = file.read_text(encoding='utf-8')
         if '\n@method(' not in text: continue
         module = '.'.join(file.relative_to(_PACKAGE.parent).with_suffix('').parts)
-        decorators = [d for node in ast.parse(text).body for d in getattr(node, 'decorator_list', ())]
-        for d in decorators:
+        decorators = [(d, node) for node in ast.parse(text).body for d in getattr(node, 'decorator_list', ())]
+        for d, node in decorators:
             if not (isinstance(d, ast.Call) and getattr(d.func, 'id', '') == 'method'): continue
             register = eval(compile(ast.Expression(d), module, 'eval'), known)
-            out.append(replace(register.spec, module=module))
+            out.append(replace(register.spec, module=module, does=ast.get_docstring(node) or ''))
     return out
 
 # %% ../nbs/00_options.ipynb #2051a84d

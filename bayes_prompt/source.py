@@ -15,6 +15,7 @@ from .collapse import repulsion_ratio, total_variance
 from .data import task_indices
 from .engine import loss_and_grad
 from .settings import SVGD, Source
+from .shown import Shown
 from .store import Damaged, add_lines, fingerprint, lines_mark, load_tensors, read_lines, save_tensors
 from .svgd import kernel_noise, svgd_direction
 from .train import PromptMethod, PromptTuning, batches, check_finite, fit
@@ -78,7 +79,7 @@ def _whole(file, lines):
 
 # %% ../nbs/30_source.ipynb #0dfd3853
 @dataclass
-class SourcePosterior:
+class SourcePosterior(Shown):
     "Samples of the posterior over a soft prompt"
     particles:Tensor # `[M, P, H]`
     tasks:list # Names of the source tasks
@@ -89,6 +90,12 @@ class SourcePosterior:
     def __repr__(self):
         size = f'{len(self.particles)} particles of {tuple(self.particles.shape[1:])}'
         return f'SourcePosterior({size}, tasks {", ".join(self.tasks)}, backbone {self.backbone!r})'
+
+    def facts(self):
+        m, p, h = self.particles.shape
+        last = self.history[-1] if self.history else {}
+        made = {k: self.config.get(k) for k in ('steps', 'batch', 'lr', 'beta', 'optimizer', 'seed')}
+        return dict(particles=m, rows=p, width=h, tasks=self.tasks, backbone=self.backbone) | made | dict(last_step=last)
 
     @property
     def mean(self)->Tensor: # `[P, H]`

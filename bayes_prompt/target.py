@@ -14,6 +14,7 @@ from .backbone import Backbone
 from .engine import PerExample
 from .options import choose, method
 from .settings import SVGD, Target
+from .shown import Shown
 from .source import SourcePosterior, SourceSVGD
 from .store import fingerprint
 from .train import PromptMethod, PromptTuning, batches, fit
@@ -168,7 +169,7 @@ def tune(
 
 # %% ../nbs/31_target.ipynb #c015
 @dataclass
-class Adapted:
+class Adapted(Shown):
     "A target's prompt"
     method:PromptMethod # What was trained
     history:list = field(default_factory=list) # One dict per step
@@ -177,6 +178,12 @@ class Adapted:
     def prompt(self)->Tensor: # `[P, H]`
         "Of a single target; several have `method.products()`"
         return self.method.prompts()[0].detach()
+
+    def facts(self):
+        m, last = self.method, self.history[-1] if self.history else {}
+        about = {k: getattr(m, k) for k in ('tasks', 'prior', 'sigma', 'evidence', 'lr', 'lr_low') if hasattr(m, k)}
+        return dict(method=type(m).__name__, backbone=m.backbone.name, parameters=f'{m.trainable():,}',
+                    steps=len(self.history)) | about | dict(last_step=last)
 
     def __repr__(self):
         kind, n = type(self.method).__name__, self.method.trainable()
@@ -201,7 +208,9 @@ def adapt(
 
 # %% ../nbs/31_target.ipynb #ed047e29
 @method('bmtpt', label='BMTPT', sources=True, trains='prompt', order=30, ignores='weights')
-def bmtpt(ctx): return ctx.adapt(ctx.posterior(ctx.config.source.particles))
+def bmtpt(ctx):
+    "SVGD samples a posterior over prompts of the sources; its mean is adapted under it as a prior"
+    return ctx.adapt(ctx.posterior(ctx.config.source.particles))
 
 # %% ../nbs/31_target.ipynb #5f0e2b91
 def _check_choices(ctx, method):
@@ -215,6 +224,7 @@ def _check_choices(ctx, method):
 @method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31,
         ignores='low prior weights')
 def averaged(ctx):
+    "Every particle is tuned by itself, their predictions are averaged"
     _check_choices(ctx, 'average')
     particles = ctx.posterior(ctx.config.source.particles).particles
     apart = SVGD(kernel='none')
@@ -234,7 +244,7 @@ class _Fixed(PromptMethod):
 @method('source', label='source mean', sources=True, trains='nothing', order=32,
         ignores='low prior prompt weights training')
 def source_mean(ctx):
-    "A source task as its target says how well it was learnt: choose its validation part"
+    "The mean of the source particles as it is, nothing is trained on the target; a source as its target says how well it was learnt"
     return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).mean[None])
 
 # %% ../nbs/31_target.ipynb #3d1c6a70

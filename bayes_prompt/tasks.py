@@ -17,6 +17,7 @@ import numpy as np, regex
 from fastcore.basics import patch
 import bayes_prompt
 from .options import Options, names, option, unknown
+from .shown import Shown
 from .store import read_table
 
 # %% ../nbs/10_tasks.ipynb #f5387247
@@ -59,7 +60,7 @@ STYLES = ('t5', 'attempt') # label words, as T5 was trained; digits, as ATTEMPT 
 
 # %% ../nbs/10_tasks.ipynb #181dcaff
 @dataclass(frozen=True)
-class Task(Options):
+class Task(Options, Shown):
     "One row of the table of tasks"
     name:str = option('', 'Name of the task and of its files: the heading in a file of tasks')
     fields:tuple = option((), 'Columns, shown as "column: text"; or a template')
@@ -101,6 +102,21 @@ class Task(Options):
     def check(self):
         "What concerns several keys at once"
         for check in _CHECKS: check(self)
+
+# %% ../nbs/10_tasks.ipynb #9e0ff2f4
+@patch(as_prop=True)
+def reads(self:Task)->list: # Each once
+    "The columns that a text shows, as its templates name them"
+    slots = [s for t in (self.template, self.attempt, self.t5, self.prefix) for s in _slots(t)]
+    return list(dict.fromkeys([*self.fields, *(s.partition(':')[0] for s in slots if s != 'name')]))
+
+# %% ../nbs/10_tasks.ipynb #8959c2e8
+@patch
+def facts(self:Task)->dict:
+    "What is known of a task"
+    about = {k: v for k, v in self.differences().items() if k not in ('labels', 'raw')}
+    answers = self.choices() or ('free text',)
+    return about | dict(answers=[*answers[:12], *['…']*(len(answers) > 12)], scored_by=self.metric)
 
 # %% ../nbs/10_tasks.ipynb #a0a3260a
 @patch(as_prop=True)

@@ -115,10 +115,10 @@ const Explore = (() => {
   // ---- controls: name, label, least, most, step, start, what is shown
   const CONTROLS = {
     gaussian: [['angle', 'Angle between tasks', 0, 120, 5, 60, v => `${v}°`], ['condition', 'Condition', 0, 4, .25, 2.5, v => `10^${v}`], ['tasks', 'Tasks', 2, 5, 1, 3, v => v]],
-    svgd: [['particles', 'Particles', 1, 20, 1, 5, v => v], ['width', 'Bandwidth, times the median', -2, 2, .25, 0, v => `${(10**v).toPrecision(2)}`], ['repulsion', 'Repulsion', 0, 2, .1, 1, v => v], ['step', 'Step', 0, 200, 1, 0, v => v]],
+    svgd: [['particles', 'Particles', 1, 20, 1, 5, v => v], ['width', 'Bandwidth, times the median', -2, 2, .25, 0, v => `${(10**v).toPrecision(2)}`], ['repulsion', 'Repulsion', 0, 2, .1, 1, v => v], ['step', 'Step', 0, 200, 1, 200, v => v]],
   }
   const first = kind => Object.fromEntries(CONTROLS[kind].map(([name, , , , , value]) => [name, name === 'width' ? 10**value : value]))
-  const still = kind => DRAW[kind](kind === 'svgd' ? { ...first(kind), step: 200 } : first(kind)).svg
+  const still = kind => DRAW[kind](first(kind)).svg
 
   const mount = root => {
     const kind = root.dataset.explore, state = first(kind), picture = root.querySelector('.explore-picture')
@@ -146,7 +146,7 @@ const Explore = (() => {
       const move = t => { input.value = t; set('step', t); if (t >= input.max) stop() }
       button.addEventListener('click', () => {
         if (timer) return stop()
-        if (matchMedia('(prefers-reduced-motion: reduce)').matches) return move(+input.max)    // the end, without the motion
+        if (matchMedia('(prefers-reduced-motion: reduce)').matches) return move(+input.value < input.max ? +input.max : 0)    // end or beginning, without the motion
         if (+input.value >= input.max) move(0)
         button.textContent = 'Pause'
         timer = setInterval(() => move(+input.value + 1), 30)

@@ -86,8 +86,36 @@ def process():
         if '_docs' in f.parts: continue
         nb = json.loads(f.read_text(encoding='utf-8'))
         for c in nb['cells']: fold(c)
+        nb['cells'] = layers(nb['cells'])
         f.write_text(json.dumps(nb), encoding='utf-8')
     return cache
+
+
+def entry(cell):
+    "Name and first sentence of a cell that is an entry of the reference"
+    for o in cell.get('outputs', []):
+        text = ''.join(o.get('data', {}).get('text/markdown', ''))
+        if 'class="source-link"' not in text: continue
+        name = re.search(r'^### (.+)$', text, re.M)[1]
+        said = re.search(r'^```\n\n([^|\n].*)$', text, re.M)
+        return name, said[1] if said else ''
+
+
+def layers(cells):
+    "First the essay, in which a line stands where a symbol is defined; then the reference, in the order of the source"
+    essay, reference = [], []
+    for c in cells:
+        if not (found := entry(c)):
+            essay.append(c)
+            continue
+        reference.append(c)
+        line = f'- [`{found[0]}`](#{found[0].lower()})' + f': {found[1]}'*bool(found[1])
+        if essay and essay[-1].get('entries'): essay[-1]['entries'].append(line)
+        else: essay.append(dict(cell_type='markdown', metadata={}, entries=[line]))
+    for c in essay:
+        if lines := c.pop('entries', None): c['source'] = '::: {.entries}\n\n' + '\n'.join(lines) + '\n\n:::'
+    heading = dict(cell_type='markdown', metadata={}, source='## Reference')
+    return essay + [heading]*bool(reference) + reference
 
 
 def drawing(cell, source):

@@ -58,6 +58,20 @@ def test_the_command_and_the_file_mean_the_same_demo(backbone, name):
     assert {_same(c) for c in said.configs} == {_same(c) for c in written.configs}
     assert len(said.configs) == len(written.configs) and said.compares == written.compares
 
+@pytest.mark.parametrize('name', ['demo', 'demo_smollm2'])
+def test_the_demo_uses_what_its_search_chose(name):
+    "The best rate lies inside the grid, on a task that is not reported"
+    demo, s = read_experiment(FILES[name]), load(FOLDERS[f'{name}_rate_search'])
+    assert set(s.split) == {'validation'} and not set(s.target) & {c.target.task for c in demo.configs if c.data.part == 'test'}
+    assert not set(s.seed) & {c.seed for c in demo.configs} and not set(s.source_seed) & {c.source.seed for c in demo.configs}
+    trained = {c.method: c for c in demo.configs if methods()[c.method].trains != 'nothing'}
+    means = s.groupby(['method', 'lr', 'sigma']).score.mean()
+    for method, c in trained.items():
+        rates = means[method].index.get_level_values('lr')
+        assert min(rates) < c.target.lr < max(rates)
+        assert means[method].max() == max(means[method][c.target.lr]) and means[method, c.target.lr, c.target.sigma] == means[method].max()
+        if method == 'bmtpt': assert c.target.lr_low == c.target.lr
+
 def test_the_comparison_uses_what_its_search_chose():
     s = load(FOLDERS['compare_rate_search'])
     scores = s.assign(rate=[rate(r) for _, r in s.iterrows()]).groupby(['method', 'rate']).score.mean()

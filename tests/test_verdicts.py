@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest
 from bayes_prompt.results import _short, _small, arms, frame, table, written
 from bayes_prompt.run import run
 from bayes_prompt.statistics import crossed, mcnemar, sign_flip
-from bayes_prompt.verdicts import compare, learnt, pairs_of, ranks, report, verdict, with_examples
+from bayes_prompt.verdicts import compare, learnt, pairs_of, ranks, report, tally, verdict, with_examples
 from conftest import SMALL
 
 def rows(method, scores, target='amazon', constant=.5, n=800, metric='accuracy'):
@@ -152,3 +152,7 @@ def test_every_format_has_the_same_numbers():
 def test_numbers_are_short(x, said): assert _short(x) == said
 
 def test_small_ps(): assert [_small(p) for p in (.0004, .0213, .213, 1.)] == ['< .001', '.021', '.21', '1.00']
+
+def test_a_tally_counts_verdicts():
+    found = pd.DataFrame(dict(method=['bmtpt', 'bmtpt', 'bmtpt kernel=none', 'vanilla'], verdict=['better', 'open', 'open', 'worse']))
+    assert tally(found) == 'Of 3 comparisons with its peers BMTPT is better in 1, not told apart in 2.'
