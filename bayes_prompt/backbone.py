@@ -397,6 +397,7 @@ def load_backbone(
 # %% ../nbs/20_backbone.ipynb #8408777b
 def seal(model)->int:
     "A number that changes with the weights"
+    if hasattr(model, 'sealed'): return model.sealed # before its weights were cut up
     total = 0
     for p in model.parameters():
         bits = p.detach().contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[p.element_size()]).flatten()

@@ -35,9 +35,9 @@ def _constant(scores, metric, first):
     if metric == 'accuracy': return scores.get('majority')
     return 0. if metric == first or metric in ('matthews', 'pearson', 'spearman') else None
 
-def _row(record, target, metric=None):
+def _row(record, target, config, metric=None):
     "A record's row for one of its targets"
-    row = flat(record['config'])
+    row = dict(config)
     first = target == row['target']
     scores = record['scores'] if first else record['all_scores'][target]
     headline = record['metric'] if first else record['all_metrics'][target]
@@ -58,7 +58,8 @@ def _row(record, target, metric=None):
 # %% ../nbs/55_results.ipynb #63d56e3a
 def _rows(record, metric=None):
     "A row for each of a record's targets"
-    return [_row(record, t, metric) for t in record.get('all_scores', [flat(record['config'])['target']])]
+    config = flat(record['config'])
+    return [_row(record, t, config, metric) for t in record.get('all_scores', [config['target']])]
 
 def _once(value, known):
     "The same, but equal short texts are one object, and so are equal lists of them"

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['together']
 
-# %% ../nbs/29_shard.ipynb #321887b8
+# %% ../nbs/29_shard.ipynb #ef088d9e
 import atexit, json, os, sys
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 import torch, torch.distributed as dist
 from torch import Tensor
-from .backbone import Backbone, load_backbone
-from .engine import PLAIN, begin, end, pairs, put
+from .backbone import Backbone, load_backbone, seal
+from .engine import PLAIN, _greedy, begin, end, pairs, put
 from .machine import processes
+from .options import unknown
 from .packed import pack
 from .prompt import Example
 
@@ -37,12 +38,12 @@ def halved(chunk):
     middle, n = (a + b)//2, len(chunk)//2
     return [within(chunk, a, middle), within(chunk, middle, b)] if b - a > 1 else [chunk[:n], chunk[n:]]
 
-# %% ../nbs/29_shard.ipynb #eae6e5be
+# %% ../nbs/29_shard.ipynb #88e5e2ea
 def pieces(chunks, sizes, world):
-    "As many passes as processes, or more"
-    out = list(chunks)
-    while len(out) < world:
-        large = [c for c in out if len(pairs(c)[0]) > 1]
+    "Passes, halved where there are fewer than processes, until none is more than half of a process' share"
+    out, most = list(chunks), sum(cost(c, sizes) for c in chunks)/(2*world)
+    while len(chunks) < world:
+        large = [c for c in out if cost(c, sizes) > most and len(pairs(c)[0]) > 1]
         if not large: break
         k = out.index(max(large, key=lambda c: cost(c, sizes)))
         out[k:k+1] = halved(out[k])
@@ -94,7 +95,7 @@ def add_scores(flat, chunks, once, gradient, losses):
             i, k = pairs(chunk)
             losses[k, i] = take(len(i)).to(losses.dtype)
 
-# %% ../nbs/29_shard.ipynb #a2f8991d
+# %% ../nbs/29_shard.ipynb #e5923bdd
 _TYPES = {str(t): t for t in (torch.float32, torch.float64)}
 
 class Group:
@@ -104,7 +105,8 @@ class Group:
         self.timeout, self.busy = timeout, False
         if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
         with self.talking():
-            if not dist.is_initialized(): dist.init_process_group('gloo', timeout=timedelta(seconds=timeout))
+            kinds = 'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo'
+            if not dist.is_initialized(): dist.init_process_group(kinds, timeout=timedelta(seconds=timeout))
             self.work = dist.new_group(backend='gloo', timeout=timedelta(seconds=timeout))
             self.idle = dist.new_group(backend='gloo', timeout=timedelta(days=7)) # the first may evaluate for long
 
@@ -157,7 +159,7 @@ class Group:
                 if len(t): dist.recv(t, rank, self.work)
         return x, counts, bytes(words.tolist()).decode(errors='replace')
 
-# %% ../nbs/29_shard.ipynb #8a18857c
+# %% ../nbs/29_shard.ipynb #ff5f5156
 def _tried(f):
     "What `f` gives, and its error in words"
     try: return f(), ''
@@ -173,18 +175,22 @@ def _part(backbone, m, sizes, budget, group):
 
 def _sizes(examples, length): return [max(len(e.ids) + length, len(e.labels)) for e in examples]
 
-def _work(backbone, message, x, group):
-    "A process' part of a step"
+def _work(backbone, message, x, group, sharded=False):
+    "A process' part of a step; where weights are in parts, all make equally many passes"
     examples = [Example(tuple(ids), tuple(labels)) for ids, labels in message['examples']]
-    chunks = _part(backbone, len(x), _sizes(examples, x.shape[1]), message['budget'], group)[group.rank]
+    parts = _part(backbone, len(x), _sizes(examples, x.shape[1]), message['budget'], group)
+    chunks, x = parts[group.rank], x.to(backbone.device)
     weights = torch.tensor(message['weights'], dtype=_TYPES[message['sums']], device=backbone.device)
-    return scores_of(backbone, x.to(backbone.device), examples, weights, chunks)
+    flat = scores_of(backbone, x, examples, weights, chunks)
+    missing = max(map(len, parts)) - len(chunks) if sharded else 0
+    for _ in range(missing): scores_of(backbone, x, examples, weights, [[(0, 0, 1)]])
+    return flat
 
-# %% ../nbs/29_shard.ipynb #20e9f66c
+# %% ../nbs/29_shard.ipynb #c76cd3a4
 class Shared:
     "An engine whose passes are dealt out; all else is as with the one in it"
-    def __init__(self, backbone, group):
-        self.backbone, self.group = backbone, group
+    def __init__(self, backbone, group, sharded=False):
+        self.backbone, self.group, self.sharded = backbone, group, sharded
         self.engine = backbone.engine or PLAIN
         self.name = getattr(backbone.engine, 'name', 'packed') if backbone.engine else 'plain'
 
@@ -201,7 +207,7 @@ class Shared:
                        sums=str(weights.dtype), examples=[[e.ids, e.labels] for e in examples])
         group.tell(message, x)
         parts = _part(own, len(x), _sizes(examples, x.shape[1]), budget, group)
-        mine, error = _tried(lambda: _work(own, message, x, group))
+        mine, error = _tried(lambda: _work(own, message, x, group, self.sharded))
         gradient, losses = torch.zeros_like(x), torch.zeros(len(x), len(examples), dtype=weights.dtype)
         answers = [(mine, (0, 0), error)] + [group.ask(rank, weights.dtype) for rank in range(1, group.world)]
         for rank, (flat, counts, error) in enumerate(answers):
@@ -212,7 +218,51 @@ class Shared:
         prompts.backward(gradient.to(prompts.device))
         return losses.to(prompts.device)
 
-# %% ../nbs/29_shard.ipynb #95d6be3a
+    def losses(self, *args):
+        if self.sharded:
+            raise ValueError('weights in parts serve plain prompts alone: expected weights="whole" for this method')
+        return self.engine.losses(*args)
+
+    def scores(self, backbone, prompts, examples, chunk, labels):
+        self.tell('scores', prompts, examples, chunk, labels=labels.tolist())
+        return self.engine.scores(backbone, prompts, examples, chunk, labels)
+
+    def texts(self, backbone, prompts, examples, chunk, model, max_new_tokens):
+        self.tell('texts', prompts, examples, chunk, most=max_new_tokens)
+        engine = self.engine if hasattr(self.engine, 'texts') else PLAIN
+        return engine.texts(backbone, prompts, examples, chunk, model, max_new_tokens)
+
+    def tell(self, do, prompts, examples, chunk, **more):
+        "Where weights are in parts, all compute the same"
+        if not self.sharded: return
+        if not isinstance(prompts, Tensor): self.losses()
+        some, x = [examples[i] for i, _, _ in chunk], prompts.detach().cpu()
+        chunk = [(k, a, b) for k, (_, a, b) in enumerate(chunk)]
+        self.group.tell(dict(do=do, shape=list(x.shape), dtype=str(x.dtype), examples=[[e.ids, e.labels] for e in some], chunk=chunk, **more), x)
+
+# %% ../nbs/29_shard.ipynb #01f432e3
+def _layers(module):
+    "The layers of a model: what its outermost lists hold"
+    for child in module.children(): yield from child if isinstance(child, torch.nn.ModuleList) else _layers(child)
+
+def _cut_up(backbone, group):
+    "The same backbone, of whose layers this process keeps a part; on the plain engine, as others read weights themselves"
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    mesh = init_device_mesh('cuda' if torch.cuda.is_available() else 'cpu', (group.world,))
+    backbone.model.sealed = seal(backbone.model) # parts tell no longer
+    for layer in _layers(backbone.model): fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    return replace(backbone, engine=None)
+
+def _same(backbone, message, x):
+    "Compute what the first process computes"
+    examples = [Example(tuple(ids), tuple(labels)) for ids, labels in message['examples']]
+    chunk, x = [tuple(c) for c in message['chunk']], x.to(backbone.device)
+    with torch.no_grad():
+        if message['do'] == 'texts': PLAIN.texts(backbone, x, examples, chunk, _greedy(backbone), message['most'])
+        else: PLAIN.scores(backbone, x, examples, chunk, torch.tensor(message['labels'], device=backbone.device))
+
+# %% ../nbs/29_shard.ipynb #9a630523
 _groups = [] # at most one in a process
 
 def _joined(timeout):
@@ -239,49 +289,51 @@ def _loaded(told, mine):
     if backbone.family == 'causal': return backbone if told['engine'] != 'plain' else replace(backbone, engine=None)
     return pack(backbone, told['engine'])
 
-def _seal(backbone):
-    "A few numbers that differ between other weights"
-    some = [p.flatten()[:4096].double().sum().item() for p in backbone.model.parameters()]
-    return torch.tensor([sum(some), sum(abs(s) for s in some)], dtype=torch.double)
+def _sealed(backbone): return torch.tensor([seal(backbone.model)])
 
-# %% ../nbs/29_shard.ipynb #7f313fd4
+# %% ../nbs/29_shard.ipynb #9782c5a0
 def _serve(group, mine=None):
     "Work for the first process until it ends"
-    backbone, told = None, None
+    backbone, told, sharded = None, None, False
     while True:
         message, x = group.hear()
         if message['do'] == 'end': return dist.destroy_process_group()
         if message['do'] == 'backbone':
             error = ''
             if message != told: backbone, error = _tried(lambda: _loaded(message, mine))
-            told = message
-            seal = _seal(backbone) if backbone else torch.zeros(0, dtype=torch.double)
-            group.answer(seal, (0, 0), error)
+            sealed = _sealed(backbone) if backbone else torch.zeros(0, dtype=torch.long)
+            group.answer(sealed, (0, 0), error)
+            if message['sharded'] and not error and message != told: backbone = _cut_up(backbone, group)
+            told, sharded = message, message['sharded']
+        if message['do'] in ('scores', 'texts'): _same(backbone, message, x)
         if message['do'] == 'losses':
             before = dict(backbone.meter)
-            flat, error = _tried(lambda: _work(backbone, message, x, group))
+            flat, error = _tried(lambda: _work(backbone, message, x, group, sharded))
             sums = _TYPES[message['sums']]
             counts = [backbone.meter[k] - before.get(k, 0) for k in ('sequences', 'tokens')]
             group.answer(torch.zeros(0, dtype=sums) if error else flat, counts, error)
 
-def _share(backbone, group):
+def _share(backbone, group, sharded):
     "Tell the others of a backbone"
-    group.tell(dict(do='backbone', **_told_of(backbone)))
-    seal = _seal(backbone)
+    group.tell(dict(do='backbone', sharded=sharded, **_told_of(backbone)))
+    sealed = _sealed(backbone)
     for rank in range(1, group.world):
-        theirs, _, error = group.ask(rank, torch.double)
+        theirs, _, error = group.ask(rank, torch.long)
         if error: raise ValueError(f'process {rank} of {group.world} could not load backbone {backbone.name!r}: {error}')
-        if not torch.allclose(theirs, seal, rtol=1e-6):
+        if not torch.equal(theirs, sealed):
             raise ValueError(f'process {rank} of {group.world} has a backbone {backbone.name!r} with other weights: '
                              'expected the same files on every machine')
-    return replace(backbone, engine=Shared(backbone, group))
+    if sharded: backbone = _cut_up(backbone, group)
+    return replace(backbone, engine=Shared(backbone, group, sharded))
 
-# %% ../nbs/29_shard.ipynb #7642d54e
+# %% ../nbs/29_shard.ipynb #72909d15
 def together(
     backbone:Backbone=None, # The same on all processes; those that have none load what the first one names
     timeout:float=300, # Seconds after which a process that does not answer counts as gone
+    weights:str='whole', # Each process has all, or "sharded": a part of every layer
 )->Backbone: # Whose passes all processes share
     "Share a backbone with the processes that torchrun started; those but the first work in here, and end with it"
+    if weights not in ('whole', 'sharded'): raise unknown('weights', weights, ('whole', 'sharded'))
     if processes()[1] == 1: return backbone
     try:
         group = _joined(timeout)
@@ -291,4 +343,4 @@ def together(
         sys.exit(f'error: {e}')
     except KeyboardInterrupt: sys.exit(130) # the first one says it
     if group.rank: sys.exit()
-    return backbone and _share(backbone, group)
+    return backbone and _share(backbone, group, weights == 'sharded')

@@ -88,8 +88,9 @@ def _object(pairs):
 def _read_json(text):
     "JSON in which no object has a key twice; where as many keys are left as there were, none has"
     obj = json.loads(text)
-    keys = len(re.findall(r'"\s*:', text)) # or more, where texts look like it
-    return obj if keys == _shallow(obj) else json.loads(text, object_pairs_hook=_object)
+    keys = _shallow(obj)
+    once = text.count(':') == keys or len(re.findall(r'"\s*:', text)) == keys # of more, some may be in texts
+    return obj if once else json.loads(text, object_pairs_hook=_object)
 
 def _read_toml(text):
     try: import tomllib

@@ -1,6 +1,6 @@
 """Long trainings, many records, large files, quick starts: what the page on reliability shows.
 
-    pip install -c constraints.txt -e . && python bench/load.py [--parts steps records rows start] [--steps 20000] [--rows 100000 1000000]
+    pip install -c constraints.txt -e . && python bench/load.py [--parts steps records rows start] [--steps 20000] [--records 100000] [--rows 100000 1000000]
 
 Each part is a process of its own, and memory is what the operating system says is resident in it. Parts that are not
 asked for keep their numbers in `results/bench/load.json`, which is written after each.
@@ -57,11 +57,11 @@ def child_records(n):
             record['config']['seed'] = i
             (Path(d)/f'amazon-bmtpt-s{i}-{i:08x}.json').write_text(json.dumps(record))
         size = (Path(d)/f'amazon-bmtpt-s0-{0:08x}.json').stat().st_size
-        before, began = resident(), time.perf_counter()
+        before, began, cpu = resident(), time.perf_counter(), time.process_time()
         df = load(d)
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     assert len(df) == n
-    return dict(records=n, bytes_each=size, seconds=seconds, mib_before=before, mib_peak=resident('VmHWM'))
+    return dict(records=n, bytes_each=size, seconds=seconds, cpu_seconds=cpu, mib_before=before, mib_peak=resident('VmHWM'))
 
 # ---- rows
 
@@ -138,9 +138,9 @@ def in_a_process(kind, *args):
     if done.returncode: raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
-def main(parts, steps, sizes):
+def main(parts, steps, sizes, records):
     todo = dict(
-        start=start, records=lambda: in_a_process('records', 100_000), steps=lambda: in_a_process('steps', steps),
+        start=start, records=lambda: in_a_process('records', records), steps=lambda: in_a_process('steps', steps),
         rows=lambda: {str(n): rows(n) for n in sizes})
     versions = {p: importlib.metadata.version(p) for p in ('torch', 'transformers', 'datasets', 'pandas')}
     about = dict(python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count(), **versions)
@@ -159,6 +159,7 @@ if __name__ == '__main__':
         p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         p.add_argument('--parts', nargs='+', default=['start', 'records', 'rows', 'steps'], choices=['start', 'records', 'rows', 'steps'])
         p.add_argument('--steps', type=int, default=20_000)
+        p.add_argument('--records', type=int, default=100_000)
         p.add_argument('--rows', type=int, nargs='+', default=[100_000, 1_000_000])
         a = p.parse_args()
-        main(a.parts, a.steps, a.rows)
+        main(a.parts, a.steps, a.rows, a.records)

@@ -30,7 +30,7 @@ def started(rank, world, port, f, args):
             if not rank: shard._leave(group)
         sys.stderr.flush()
 
-def together_do(world, f, *args, wait=60):
+def together_do(world, f, *args, wait=150):
     "Run a function in so many processes, forked from this one; their exit codes"
     port, context = free_port(), mp.get_context('fork')
     processes = [context.Process(target=started, args=(rank, world, port, f, args)) for rank in range(world)]
@@ -121,6 +121,27 @@ def test_tokens_of_all_are_counted(tiny, tmp_path):
     learnt(bb, 3)
     together_do(2, tokens_in, replace(bb, meter=type(bb.meter)()), tmp_path/'meter')
     assert json.loads((tmp_path/'meter').read_text())['tokens'] == bb.meter['tokens']
+
+def sharded_in(rank, bb, out):
+    from bayes_prompt.engine import PerExample, generate, label_scores
+    bb = together(bb, weights='sharded')
+    assert 'DTensor' in type(next(bb.model.encoder.block[0].parameters())).__name__
+    post = learnt(bb, 2, steps=2)
+    post.save(out)
+    scores = label_scores(bb, post.particles, sources(bb)['movie'][:3], ['good', 'very bad'])
+    texts = generate(bb, post.particles[0], sources(bb)['nyt'][:2], 3)
+    torch.save((scores, texts), out/'more.pt')
+    with pytest.raises(ValueError, match='plain prompts alone'): loss_and_grad(bb, PerExample(lambda i: i.emb[:, :2], 2), [sources(bb)['nyt']])
+
+def test_weights_in_parts(tiny, tmp_path):
+    "FSDP2 on the CPU gives the numbers of whole weights, in training, ranking and text"
+    from bayes_prompt.engine import generate, label_scores
+    assert together_do(2, sharded_in, tiny, tmp_path) == [0, 0]
+    got, want = SourcePosterior.load(tmp_path), learnt(tiny, 2, steps=2)
+    assert (got.particles - want.particles).abs().max() < 1e-6
+    scores, texts = torch.load(tmp_path/'more.pt')
+    assert torch.allclose(scores, label_scores(tiny, got.particles, sources(tiny)['movie'][:3], ['good', 'very bad']), atol=1e-5)
+    assert texts == generate(tiny, got.particles[0], sources(tiny)['nyt'][:2], 3)
 
 # ---- faults
 
