@@ -11,7 +11,9 @@ from pathlib import Path
 from time import perf_counter
 import torch
 from torch import Tensor
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
+from .backbone import seal
 from .store import Damaged, add_lines, fingerprint, load_tensors, read_lines, save_tensors
 from .train import Callback
 
@@ -145,23 +147,54 @@ class Checkpoint(Callback):
     ):
         self.path, self.every = Path(path), every
         self.lines = self.path.with_suffix('.jsonl')
+        self.before = self.path.with_name(self.path.name + '.before')
+        self.lock = FileLock(self.path.with_name(self.path.name + '.lock'))
         self.written, self.mark = 0, (0, 0)
 
     def begin(self, run):
-        self.key = fingerprint(run.key, run.steps, run.rates, *run.params) # where it starts is part of what it is
-        self.path.parent.mkdir(parents=True, exist_ok=True) # not later: a folder that is gone is no place to go on
-        if not self.path.exists(): return
+        # where it starts is part of what it is
+        self.key = fingerprint(run.key, run.steps, run.rates, seal(run.method.backbone.model), *run.params)
+        self._claim()
+        try: self._take_up(run)
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _claim(self):
+        "One process at a time"
+        folder = self.path.parent
         try:
-            tensors, about = load_tensors(self.path, self.key, 'checkpoint')
-            history = read_lines(self.lines, about.get('lines'))
-        except Damaged as e: return self._set_aside(e)
+            folder.mkdir(parents=True, exist_ok=True) # not later: a folder that is gone is no place to go on
+            self.lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(f'the checkpoint {self.path} is in use by another process: wait for its end, '
+                             'or choose another folder') from None
+        except OSError as e:
+            raise OSError(f'cannot write to {folder}: {e.strerror or e}; choose another folder') from None
+
+    def _take_up(self, run):
+        "The last state that is whole; damaged ones are set aside"
+        damaged = []
+        for path in (self.path, self.before):
+            if not path.exists(): continue
+            try: about = self._read(run, path)
+            except Damaged as e: damaged.append((path, e))
+            else: break
+        else: about = None
+        for path, e in damaged: self._set_aside(path, e, about and run.step)
+
+    def _read(self, run, path):
+        "Take up a state"
+        tensors, about = load_tensors(path, self.key, 'checkpoint')
+        history = read_lines(self.lines, about.get('lines'))
         if (made := about.get('made')) != self._made(run):
-            raise ValueError(f'the checkpoint {self.path} belongs to another training: expected {self._made(run)}, got {made}; '
+            raise ValueError(f'the checkpoint {path} belongs to another training: expected {self._made(run)}, got {made}; '
                              'remove it or choose another folder')
         try: self._restore(run, about, tensors, history)
         except (KeyError, TypeError, ValueError, RuntimeError) as e: # it is whole, but of another version of this page
             said = ' '.join(str(e).split())[:100]
-            raise ValueError(f'the checkpoint {self.path} does not fit this training ({said}): remove it') from None
+            raise ValueError(f'the checkpoint {path} does not fit this training ({said}): remove it') from None
+        return about
 
     def _made(self, run):
         "What must be the same for a state to fit"
@@ -180,7 +213,11 @@ class Checkpoint(Callback):
     def step(self, run):
         if run.step % self.every == 0 and run.step < run.steps: self.save(run)
 
-    def end(self, run): self.save(run)
+    def end(self, run):
+        self.save(run)
+        self.lock.release()
+
+    def broken(self, run): self.lock.release()
 
     def save(self, run):
         "Write the state now"
@@ -190,12 +227,13 @@ class Checkpoint(Callback):
         self.mark = add_lines(self.lines, run.history[self.written:], self.mark)
         self.written = run.step
         about = dict(state=packed, lines=self.mark, spent=run.spent(), made=self._made(run))
+        if self.path.exists(): self.path.replace(self.before)
         save_tensors(self.path, tensors, about, self.key)
 
     def _others(self, run): return [c for c in run.callbacks if type(c).state is not Callback.state and c is not self]
 
-    def _set_aside(self, error):
-        aside = self.path.with_name(self.path.name + '.damaged')
-        self.path.replace(aside)
-        reason = str(error).removesuffix(': remove it')
-        print(f'{reason}: it was set aside as {aside.name}, and the training begins anew', file=sys.stderr, flush=True)
+    def _set_aside(self, path, error, step):
+        aside = path.with_name(path.name + '.damaged')
+        path.replace(aside)
+        reason, on = str(error).removesuffix(': remove it'), f'goes on from step {step}' if step else 'begins anew'
+        print(f'{reason}: it was set aside as {aside.name}, and the training {on}', file=sys.stderr, flush=True)

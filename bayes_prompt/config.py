@@ -116,8 +116,11 @@ def _check_method(config, method):
     "What a method's declaration asks of a configuration"
     sources, targets = config.source.tasks, [config.target.task, *config.target.others]
     if method.sources and not sources: raise ValueError(f'source.tasks: expected one or more tasks, as {method.label} reads them, got none')
-    if method.sources and (both := [t for t in targets if t in sources]):
-        raise ValueError(f'the target {both[0]!r} is among its own sources: take it out of source.tasks')
+    trained = method.sources and method.reads('target.steps') # else it says how well a source was learnt
+    both = [t for t in targets if t in sources]
+    if trained and both and not config.target.overlap:
+        raise ValueError(f'the target {both[0]!r} is among its own sources: take it out of source.tasks, '
+                         'or say target.overlap=true, as in published tables')
     if method.trains == 'weights' and config.compute.dtype != 'float32':
         raise ValueError(f'{method.label} trains weights, and small steps are lost in {config.compute.dtype}: use compute.dtype=float32')
 
@@ -173,6 +176,7 @@ def parse_changes(
         if not eq: raise ValueError(f'expected key=value, got {word!r}')
         for long, value in long_names({key: text}).items():
             if long not in known: raise unknown('key', key, [*known, *SHORT])
+            if long in out: raise ValueError(f'{long} is given twice, the second time as {word!r}: leave one out')
             out[long] = parsed(value, known[long], long)
     return out
 

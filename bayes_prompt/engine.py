@@ -220,6 +220,9 @@ def accumulate(
     engine = PLAIN if terms else backbone.engine or PLAIN
     dtype = torch.promote_types(backbone.embed.weight.dtype, torch.float32)
     weights = put(weights.to(dtype), backbone.device)
+    shared = getattr(engine, 'accumulate', None) # by several processes, on a later page
+    if shared and isinstance(prompts, Tensor) and weights.dim() == 1:
+        return shared(backbone, prompts, examples, weights, budget)
     out = torch.zeros(size_of(prompts)[0], *weights.shape, dtype=dtype, device=backbone.device)
     f, budget = terms or engine.losses, budget or backbone.budget
     begun = begin(engine, backbone, prompts, leaves=True)

@@ -261,7 +261,7 @@ _UNREAD = dict(
     prior=('target.prior', 'target.sigma', 'target.unit', 'target.evidence'),
     prompt=('target.lr',),
     weights=('target.lr_weights',),
-    posterior=('source.particles', 'source.kappa', 'source.beta', 'source.svgd'),
+    posterior=('source.particles', 'source.spread', 'source.kappa', 'source.beta', 'source.svgd'),
     training=('target.steps', 'target.batch', 'target.optimizer', 'target.warmup', 'target.weight_decay',
               'target.judge_every', 'target.judge_rows', 'target.patience'))
 
@@ -272,7 +272,7 @@ def reads(self:Method,
 )->bool:
     "Can a setting make a difference to the method?"
     unread = [k for word in self.ignores.split() for k in _UNREAD.get(word, (word,))]
-    if not self.sources: unread.append('source')
+    if not self.sources: unread += ['source', 'target.overlap']
     return not any(key == k or key.startswith(f'{k}.') for k in unread)
 
 # %% ../nbs/00_options.ipynb #9f4e3be9

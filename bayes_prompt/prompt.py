@@ -36,6 +36,7 @@ def init_prompts(
     seed:int=0, # Of the draw
     text:str=None, # Start from this text's tokens, repeated to fill the rows (one prompt only)
     top:int=5000, # Draw from this many most frequent tokens
+    spread:float=1., # Of the differences to the first prompt, this share is kept
 )->Tensor: # `[M, P, H]`, float32
     "Prompts whose rows are rows of the embedding table (Lester et al. 2021, sampled vocabulary)"
     most = backbone.max_len - 8 if backbone.max_len else _MOST
@@ -48,7 +49,8 @@ def init_prompts(
         raise ValueError(f'a text gives one prompt, got m={m}: particles must differ, so leave text out '
                          'or use m=1')
     ids = _drawn(backbone, m, length, seed, top) if text is None else _repeated(backbone, length, text)
-    return backbone.embed(ids.to(backbone.device)).detach().float() # through the module: some scale their rows
+    words = backbone.embed(ids.to(backbone.device)).detach().float() # through the module: some scale their rows
+    return words if spread == 1 else words[:1] + spread*(words - words[:1])
 
 # %% ../nbs/21_prompt.ipynb #7b16e787
 def prepend_prompt(
@@ -203,6 +205,21 @@ def _room(backbone, max_src, length):
     raise ValueError(f'a prompt of {length} rows leaves {room} of {backbone.max_len} positions '
                      f'of backbone {backbone.name!r}: use a shorter prompt')
 
+# %% ../nbs/21_prompt.ipynb #035c3527
+_PIECE = 4096 # texts that a tokenizer reads at once: what it notes of each is many times its ids
+
+def examples_of(backbone, pairs, max_src, length=0, task='', cue=None):
+    "The examples of text pairs, one by one"
+    pairs, causal = _texts(pairs), backbone.family == 'causal'
+    cue = (backbone.cue if cue is None else cue) if causal else None
+    labels = label_ids(backbone, [t for _, t in pairs], cue=cue)
+    beside = length # a decoder's cue and answer take positions too
+    if causal and labels: beside += sum(map(len, _frame(backbone, cue))) + max(16, *map(len, labels))
+    room, read = _room(backbone, max_src, beside), _asked if causal else _read_texts
+    for i in range(0, len(pairs), _PIECE):
+        ids, cut = read(backbone, [s for s, _ in pairs[i:i+_PIECE]], room, cue)
+        yield from (Example(*e, task, c, cue) for *e, c in zip(ids, labels[i:], cut))
+
 # %% ../nbs/21_prompt.ipynb #77be092e
 def encode(
     backbone:Backbone,
@@ -213,15 +230,7 @@ def encode(
     cue:str=None, # What a decoder alone reads after the text, or around "{text}"; the backbone's unless given
 )->list: # of `Example`
     "Tokenise text pairs; `ValueError` on an empty text"
-    pairs, causal = _texts(pairs), backbone.family == 'causal'
-    cue = (backbone.cue if cue is None else cue) if causal else None
-    labels = label_ids(backbone, [t for _, t in pairs], cue=cue)
-    beside = length # a decoder's cue and answer take positions too
-    if causal and labels: beside += sum(map(len, _frame(backbone, cue))) + max(16, *map(len, labels))
-    room = _room(backbone, max_src, beside)
-    if not pairs: return []
-    ids, cut = (_asked if causal else _read_texts)(backbone, [s for s, _ in pairs], room, cue)
-    return [Example(i, l, task, c, cue) for i, l, c in zip(ids, labels, cut)]
+    return list(examples_of(backbone, pairs, max_src, length, task, cue))
 
 # %% ../nbs/21_prompt.ipynb #a472e372
 def chat_cue(

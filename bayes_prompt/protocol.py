@@ -23,16 +23,18 @@ from .evaluate import evaluate, label_probabilities
 from .metrics import METRICS
 from .options import methods
 from .packed import pack
-from .prompt import chat_cue, encode, init_prompts, label_ids
+from .prompt import chat_cue, encode, examples_of, init_prompts, label_ids
+from .shard import together
 from .source import SourcePosterior, learn_posterior, learn_prompts
-from .store import alone, file_fingerprint, fingerprint
+from .store import Damaged, alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
+from .tokens import load_tokens, save_tokens, tokens_of
 
 # %% ../nbs/51_protocol.ipynb #833bf749
 # A backbone's files that decide numbers; a licence beside them does not
-_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin',
-         'tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json', 'chat_template*')
+_TOKENIZER = ('tokenizer*', '*.model', '*.spm', 'vocab.*', 'merges.txt', '*_tokens*.json', 'chat_template*')
+_READ = ('config.json', 'generation_config.json', '*.safetensors', '*.bin', *_TOKENIZER)
 
 def _folder_of(backbone):
     "Where a backbone's files are; None where they are not on this machine"
@@ -44,16 +46,19 @@ def _folder_of(backbone):
     except ValueError: return None # not a name of the Hub
     return Path(config).parent if isinstance(config, str) else None
 
+# %% ../nbs/51_protocol.ipynb #b501312e
+def _files_of(folder, patterns): return sorted({f for pattern in patterns for f in folder.glob(pattern)})
+
+def _contents(files): return fingerprint([(f.name, file_fingerprint(f)) for f in files])
+
 # %% ../nbs/51_protocol.ipynb #d2c87e6d
 def weights_fingerprint(
     backbone:str, # As for `load_backbone`
 )->str: # '' where the files are not on this machine
     "What a backbone's files contain"
     folder = _folder_of(backbone)
-    if folder is None: return ''
-    files = sorted({f for pattern in _READ for f in folder.glob(pattern)})
-    if not any(f.suffix in ('.safetensors', '.bin') for f in files): return ''
-    return fingerprint([(f.name, file_fingerprint(f)) for f in files])
+    files = [] if folder is None else _files_of(folder, _READ)
+    return _contents(files) if any(f.suffix in ('.safetensors', '.bin') for f in files) else ''
 
 # %% ../nbs/51_protocol.ipynb #1f5bd9aa
 def weights_of(config:Config)->str:
@@ -145,10 +150,12 @@ def _check_targets(name, pairs, examples):
 
 def _check_aliases(config):
     "`ValueError` where a source is a target under another name"
+    if config.target.overlap: return
     folder = config.data.folder or None
     def contents(name): return TASKS[name].label, sorted(map(file_fingerprint, task_files(name, folder)))
     targets = {t: contents(t) for t in (config.target.task, *config.target.others)}
-    for s in config.source.tasks if methods()[config.method].sources else ():
+    method = methods()[config.method]
+    for s in config.source.tasks if method.sources and method.reads('target.steps') else ():
         same = [t for t, there in targets.items() if there == contents(s)]
         if same: raise ValueError(f'the source task {s!r} has the very data of the target {same[0]!r}: take it out of source.tasks')
 
@@ -173,7 +180,7 @@ class Context:
         self.data_from, self.splits, self.cut, self.answers, self._made = {}, {}, {}, {}, []
         c, t = config.compute, config.target
         self._files = c.backbone, c.device, c.dtype, weights_fingerprint(c.backbone)
-        self.backbone = pack(_read_backbone(*self._files), c.engine)
+        self.backbone = together(pack(_read_backbone(*self._files), c.engine))
         _check_aliases(config)
         self.tasks = [t.task, *t.others]
         self.data = {name: self.load(name) for name in self.tasks}
@@ -183,7 +190,10 @@ class Context:
 
     def load(self, task:str):
         "A task's texts"
-        loaded = _load(task, self.config.data)
+        return self._note(task, _load(task, self.config.data))
+
+    def _note(self, task, loaded):
+        "The same data; the record says where they are from"
         _check_classes(loaded)
         self.data_from[task] = loaded.source
         if loaded.indices: self.splits[task] = loaded.indices
@@ -194,15 +204,26 @@ class Context:
         task, # Their `Task`
     )->list: # Of `Example`
         "Token ids; how many texts were cut is noted"
-        length, most = self.config.length, self.config.data.max_src or task.max_src
-        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), most, length, task.name, self._cue(task)))
-        _check_targets(task.name, pairs, examples)
-        room = min(most, self.backbone.max_len - length) if self.backbone.max_len else most
-        full = [len(e.ids) >= room if e.cue is None else e.cut for e in examples] # a cue is not counted
-        cut = round(sum(full)/max(len(examples), 1), 3)
-        if cut > .5 >= self.cut.get(task.name, 0): _say_cut(task.name, cut, room)
-        self.cut[task.name] = cut
+        examples = list(_encoded(self._files, tuple(map(tuple, pairs)), *self._how(task)))
+        self._check_encoded(task, pairs, examples)
         return examples
+
+    def _how(self, task):
+        "How a task's texts become token ids, as arguments of `encode`"
+        most = self.config.data.max_src or task.max_src
+        return most, self.config.length, task.name, self._cue(task)
+
+    def _check_encoded(self, task, pairs, examples):
+        "Targets are of a length that a loss can be computed of; how many texts were cut is noted"
+        _check_targets(task.name, pairs, examples)
+        (most, length, *_), longest = self._how(task), self.backbone.max_len
+        room = min(most, longest - length) if longest else most
+        full = [len(e.ids) >= room if e.cue is None else e.cut for e in examples] # a cue is not counted
+        self._note_cut(task.name, round(sum(full)/max(len(examples), 1), 3), room)
+
+    def _note_cut(self, name, cut, room):
+        if cut > .5 >= self.cut.get(name, 0): _say_cut(name, cut, room)
+        self.cut[name] = cut
 
     def _cue(self, task): return chat_cue(self.backbone, task.cue) if self.config.data.chat else task.cue
 
@@ -238,13 +259,52 @@ def _check_declared(self:Context):
         raise ValueError(f'method {self.spec.name!r} reads the sources, but was registered with sources=False: '
                          'declare it in its @method')
 
+# %% ../nbs/51_protocol.ipynb #b39b0c0e
+_NOTED = ('data_from', 'splits', 'cut') # what a record says of the sources, also where they are only read
+_FORM = 1 # of the files of tokens; another one where `encode` gives others
+
+@patch
+def _tokens_key(self:Context, task):
+    "What a source's token ids depend on"
+    model, folder = self.backbone, _folder_of(self.config.compute.backbone)
+    begins = [getattr(model.model.config, k, None) for k in ('bos_token_id', 'decoder_start_token_id')]
+    most, length, name, cue = self._how(task)
+    beside = length if model.max_len else None # prompt rows take none of the room, unless positions are counted
+    tokenizer = _contents(_files_of(folder, _TOKENIZER)) if folder else model.name
+    return fingerprint(_FORM, tokenizer, model.family, model.max_len, model.max_target, begins,
+                       most, beside, name, cue or model.cue, data_fingerprint(self.config, [name]))
+
+@patch
+def _make_tokens(self:Context, task):
+    "A source's token ids, and what a record says of them; its texts are dropped"
+    name, d = task.name, self.config.data
+    loaded = self._note(name, load_task(name, d.style, d.folder or None, d.prefix))
+    tokens = tokens_of(examples_of(self.backbone, loaded.train, *self._how(task)))
+    self._check_encoded(task, loaded.train, tokens)
+    return tokens, {noted: getattr(self, noted).get(name) for noted in _NOTED}
+
+@patch
+def _tokens(self:Context, task):
+    "A source's token ids: made, or read where they are there"
+    key, folder = self._tokens_key(task), self.out/'tokens'/task.name
+    file = folder/f'{key}.safetensors'
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder, 'the token ids'):
+        try: tokens, noted = load_tokens(file, key)
+        except ValueError: # not there, or damaged
+            tokens, noted = self._make_tokens(task)
+            save_tokens(file, tokens, key, **noted)
+    for name, said in noted.items():
+        if said is not None: getattr(self, name)[task.name] = said
+    return tokens
+
 # %% ../nbs/51_protocol.ipynb #ae66cc2f
 @patch(as_prop=True)
-def sources(self:Context)->dict: # Name -> list of `Example`
+def sources(self:Context)->dict: # Name -> `Tokens`, which can be read as a list of `Example`
     "The source tasks"
     self._check_declared()
     if not hasattr(self, '_sources'):
-        self._sources = {s: self.encode(self.load(s).train, TASKS[s]) for s in self.config.source.tasks}
+        self._sources = {s: self._tokens(TASKS[s]) for s in self.config.source.tasks}
     return self._sources
 
 # %% ../nbs/51_protocol.ipynb #cbaa753c
@@ -262,7 +322,15 @@ def stage(self:Context,
     return self._stage(learn, c.method, source or c.source, *belongs)
 
 # %% ../nbs/51_protocol.ipynb #0330f9ef
-_NOTED = ('data_from', 'splits', 'cut') # what a record says of the sources, also where a stage is only read
+def _read_stage(folder):
+    "A finished stage, if it is there and whole; a damaged one is set aside"
+    file = folder/'posterior.safetensors'
+    if not file.exists(): return None
+    try: return SourcePosterior.load(folder)
+    except Damaged as e:
+        file.replace(file.with_name(file.name + '.damaged'))
+        reason = str(e).partition(': remove it')[0]
+        print(f'{reason}: it was set aside as {file.name}.damaged, and is learnt again', file=sys.stderr, flush=True)
 
 @patch
 def _stage(self:Context, learn, kind, source, *belongs):
@@ -274,8 +342,7 @@ def _stage(self:Context, learn, kind, source, *belongs):
     folder = self.out/'sources'/key
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, 'the source stage'):
-        there = (folder/'posterior.safetensors').exists()
-        posterior = SourcePosterior.load(folder) if there else self._learn(learn, folder, f'{kind} {key[:6]}')
+        posterior = _read_stage(folder) or self._learn(learn, folder, f'{kind} {key[:6]}')
     shape, fits = list(posterior.particles.shape[1:]), [c.length, self.backbone.width]
     if shape != fits: raise ValueError(f'the posterior in {folder} has particles {shape}, expected {fits}: remove it')
     for noted in _NOTED: getattr(self, noted).update(posterior.config.get(noted, {}))
@@ -315,7 +382,7 @@ def posterior(self:Context,
     "BMTPT's source posterior; of one particle, vanilla transfer"
     source = replace(self.config.source, particles=m)
     def learn(track):
-        start = init_prompts(self.backbone, m, self.config.length, source.seed)
+        start = init_prompts(self.backbone, m, self.config.length, source.seed, spread=source.spread)
         return learn_posterior(self.backbone, self.sources, start, source, track(f'{m} particle{"s"*(m > 1)}'))
     return self._stage(learn, 'posterior', source)
 

@@ -31,7 +31,7 @@ def label_of(
 # %% ../nbs/55_results.ipynb #4c6a6cbd
 def _constant(scores, metric, first):
     "What a constant answer gets; older records lack it, and know it of the headline alone"
-    if metric == first and 'constant' in scores: return scores['constant']
+    if metric in (first, 'calibrated') and 'constant' in scores: return scores['constant']
     if metric == 'accuracy': return scores.get('majority')
     return 0. if metric == first or metric in ('matthews', 'pearson', 'spearman') else None
 
@@ -55,31 +55,65 @@ def _row(record, target, metric=None):
     ratio = [h.get('ratio') for h in record['source_history']]
     return row | dict(ratio=ratio, predicted_ratio=record['predicted_ratio'])
 
+# %% ../nbs/55_results.ipynb #63d56e3a
+def _rows(record, metric=None):
+    "A row for each of a record's targets"
+    return [_row(record, t, metric) for t in record.get('all_scores', [flat(record['config'])['target']])]
+
+def _once(value, known):
+    "The same, but equal short texts are one object, and so are equal lists of them"
+    if type(value) is str and len(value) < 100: return known.setdefault(value, value)
+    if type(value) is list and value and all(type(x) is str for x in value): return known.setdefault(tuple(value), value)
+    return value
+
+def _table(rows):
+    "Rows, in the order of tables; a column is filled as rows come"
+    columns, shapes, places, known = {}, [], [], {}
+    order = {name: i for i, name in enumerate(methods())}
+    for n, row in enumerate(rows):
+        shapes.append(known.setdefault((tuple(row),), tuple(row)))
+        places.append((row['target'], order.get(row['method'], len(order)), row['seed']))
+        for key in row: columns.setdefault(key, [np.nan]*n)
+        for key, column in columns.items(): column.append(_once(row.get(key, np.nan), known))
+    targets = {t: i for i, t in enumerate(dict.fromkeys(t for t, *_ in places))}
+    sequence = sorted(range(len(places)), key=lambda i: (targets[places[i][0]], *places[i][1:]))
+    names = dict.fromkeys(k for shape in dict.fromkeys(shapes[i] for i in sequence) for k in shape)
+    return pd.DataFrame({k: [columns[k][i] for i in sequence] for k in names})
+
 # %% ../nbs/55_results.ipynb #c9e3504c
 def frame(
     records:list, # From `run`
     metric:str=None, # One of the scores; each task's headline unless given
 )->pd.DataFrame: # One row per run and target
     "Records as a table: the configuration, score, n, constant, collapsed, costs, …"
-    rows = [_row(r, t, metric) for r in records for t in r.get('all_scores', [flat(r['config'])['target']])]
-    order = list(methods())
-    def place(row): return order.index(row['method']) if row['method'] in order else len(order)
-    targets = list(dict.fromkeys(r['target'] for r in rows))
-    return pd.DataFrame(sorted(rows, key=lambda r: (targets.index(r['target']), place(r), r['seed'])))
+    return _table(row for r in records for row in _rows(r, metric))
 
 # %% ../nbs/55_results.ipynb #2154c998
 def _is_record(obj):
     return {'config', 'scores', 'metric', 'seconds'} <= obj.keys()
 
-def _check_row(df):
+_KINDS = dict.fromkeys(('target', 'method', 'metric'), str)
+_KINDS |= dict.fromkeys(('seed', 'score', 'n', 'trainable'), Real) | dict(constant=(Real, type(None)))
+_KINDS |= dict.fromkeys(('data', 'weights'), (str, type(None))) | dict(source_seed=Real)
+
+def _check_row(row):
     "`ValueError` where a column that tables and figures need holds something else"
-    kinds = dict.fromkeys(('target', 'method', 'metric'), str)
-    kinds |= dict.fromkeys(('seed', 'score', 'n', 'trainable'), Real) | dict(constant=(Real, type(None)))
-    kinds |= dict.fromkeys(('data', 'weights'), (str, type(None)))
-    if 'source_seed' in df: kinds |= dict(source_seed=Real) # the oldest have none
-    for key, kind in kinds.items():
-        for value in df[key]:
-            if not isinstance(value, kind): raise ValueError(f'{key} is {str(value)[:80]!r}')
+    for key, kind in _KINDS.items():
+        if key == 'source_seed' and key not in row: continue # the oldest have none
+        if not isinstance(row[key], kind): raise ValueError(f'{key} is {str(row[key])[:80]!r}')
+
+def _read_rows(files, metric):
+    "The rows of the records among some files; `ValueError` names a broken one"
+    for f in files:
+        record = read_json(f, 'record')
+        if not _is_record(record): continue
+        try:
+            rows = _rows(record)
+            for row in rows: _check_row(row)
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            said = f'lacks {e}' if isinstance(e, KeyError) else f'is not right ({e})'
+            raise ValueError(f'the record {f} {said}: it is not whole, move it away') from None
+        yield from _rows(record, metric) if metric else rows
 
 # %% ../nbs/55_results.ipynb #ef922d8e
 def load(
@@ -88,16 +122,9 @@ def load(
 )->pd.DataFrame: # One row per run and target
     "Read records; `ValueError` names a broken one, or says that there are none"
     files = folder if isinstance(folder, list) else sorted(Path(folder).glob('*.json'))
-    found = {f: read_json(f, 'record') for f in files}
-    records = {f: r for f, r in found.items() if _is_record(r)}
-    if not records:
-        raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
-    for f, r in records.items():
-        try: _check_row(frame([r]))
-        except (KeyError, TypeError, AttributeError, ValueError) as e:
-            said = f'lacks {e}' if isinstance(e, KeyError) else f'is not right ({e})'
-            raise ValueError(f'the record {f} {said}: it is not whole, move it away') from None
-    return frame(list(records.values()), metric)
+    df = _table(_read_rows(files, metric))
+    if df.empty: raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
+    return df
 
 # %% ../nbs/55_results.ipynb #d984fb9b
 def predictions(
@@ -165,6 +192,10 @@ def _reads_sources(method):
     known, name = methods(), method.split(' ')[0]
     return name not in known or known[name].sources
 
+def _is_trained(method):
+    known, name = methods(), method.split(' ')[0]
+    return name not in known or known[name].trains != 'nothing'
+
 def _crossed(g, what):
     "A method's scores on a target by seed and source seed; one column where a seed has but one run"
     for what_of in ('data', 'weights'):
@@ -179,13 +210,16 @@ def _crossed(g, what):
         g = g.assign(source_seed='any')
     _one_per_seed(g, what, ['seed', 'source_seed'] if g.source_seed.nunique() > 1 else ['seed'])
     whole = g.pivot(index='seed', columns='source_seed', values='score')
+    if len(whole) == 1 and not _is_trained(g.method.iloc[0]): whole.index = ['any'] # nothing was drawn
     if whole.shape[1] == 1: return whole
     return whole.dropna() if len(whole.dropna()) else whole.dropna(axis=1) # an unfinished sweep's whole part
 
 def _paired(a, b):
-    "Two of them with the same seeds and source seeds; a column for any stands beside each of the other's"
+    "Two of them with the same seeds and source seeds; a row or column for any stands beside each of the other's"
     if list(b.columns) == ['any']: b = pd.concat([b['any']]*a.shape[1], axis=1, keys=a.columns)
     if list(a.columns) == ['any']: a = pd.concat([a['any']]*b.shape[1], axis=1, keys=b.columns)
+    if list(b.index) == ['any']: b = pd.concat([b.loc['any']]*len(a), axis=1, keys=a.index).T
+    if list(a.index) == ['any']: a = pd.concat([a.loc['any']]*len(b), axis=1, keys=b.index).T
     seeds, sources = a.index.intersection(b.index), a.columns.intersection(b.columns)
     return a.loc[seeds, sources], b.loc[seeds, sources]
 

@@ -15,6 +15,7 @@ from .config import Config, as_record, make_config, record_name, told, told_by
 from .machine import check_out, environment, peak_memory, reset_peak
 from .options import METHODS, methods
 from .protocol import Context, data_fingerprint, weights_of
+from .shard import together
 from .shown import Shown
 from .store import alone, read_json, save_tensors, write_json
 from .train import PromptMethod, WeightMethod
@@ -156,7 +157,9 @@ def run(
 )->Record:
     "One method on one target with one seed; a run whose record exists is read, an unfinished one is resumed"
     began = perf_counter()
-    c, out = make_config(config, **changes), check_out(out)
+    c = make_config(config, **changes)
+    together() # of several processes, only the first goes on
+    out = check_out(out)
     weights = weights_of(c) # fetched first: a decoder's data are also its cues
     belongs = dict(data=data_fingerprint(c, c.tasks), weights=weights)
     path = out/f'{record_name(c, **belongs)}.json'

@@ -34,6 +34,7 @@ class Source(Options):
     tasks:tuple = option(('amazon', 'tweets', 'nyt', 'spam'), 'Source tasks')
     seed:int = option(0, 'Of the source stage: runs that share it share its posterior', least=0)
     particles:int = option(5, 'Particles M, each a whole prompt', least=1, most=10_000)
+    spread:float = option(1., 'How far apart particles start: 1 is draws of words, less brings them nearer the first', least=0)
     kappa:int = option(0, 'Source tasks sampled in a step; 0 for all', least=0)
     steps:int = option(70, 'Optimiser steps', least=1)
     batch:int = option(4, 'Examples of each sampled task in a step', least=1, most=2**20)
@@ -59,6 +60,7 @@ class Target(Options):
     path = 'target'
     task:str = option('movie', 'Target task')
     others:tuple = option((), 'Further targets that are adapted together with the first')
+    overlap:bool = option(False, 'Targets may be source tasks too, as in published tables; else that is refused')
     k:int = option(16, 'Training examples of each class; 0 for all', least=0)
     steps:int = option(20, 'Optimiser steps', least=1)
     batch:int = option(8, 'Examples in a step', least=1, most=2**20)

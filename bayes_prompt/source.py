@@ -16,7 +16,7 @@ from .data import task_indices
 from .engine import loss_and_grad
 from .settings import SVGD, Source
 from .shown import Shown
-from .store import add_lines, fingerprint, load_tensors, read_lines, save_tensors
+from .store import Damaged, add_lines, fingerprint, lines_mark, load_tensors, read_lines, save_tensors
 from .svgd import kernel_noise, svgd_direction
 from .train import PromptMethod, PromptTuning, batches, check_finite, fit
 
@@ -67,6 +67,17 @@ def _check_posterior(file, particles, about):
     raise ValueError(f'{file} is no posterior that this version wrote: expected particles [M, P, H], got {shape}; remove it')
 
 # %% ../nbs/30_source.ipynb #e511eb5d
+def _history(folder, lines):
+    "The file of a posterior's history: its checksum is its name, so that the two files belong to each other"
+    _, checksum = lines
+    return folder/f'history-{checksum:08x}.jsonl'
+
+def _whole(file, lines):
+    try: read_lines(file, lines)
+    except Damaged: return False
+    return True
+
+# %% ../nbs/30_source.ipynb #0dfd3853
 @dataclass
 class SourcePosterior(Shown):
     "Samples of the posterior over a soft prompt"
@@ -91,14 +102,17 @@ class SourcePosterior(Shown):
         return self.particles.mean(0)
 
     def save(self,
-        path, # Folder; it gets `history.jsonl` and, when that is complete, `posterior.safetensors`
+        path, # Folder; it gets a history and, when that is complete, `posterior.safetensors`
     ):
-        "Write the posterior"
+        "Write the posterior; one that was there is whole until then"
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        lines = add_lines(path/'history.jsonl', self.history)
+        lines = lines_mark(self.history)
+        file = _history(path, lines)
+        if not _whole(file, lines): add_lines(file, self.history)
         about = dict(tasks=self.tasks, backbone=self.backbone, config=self.config, lines=lines)
         save_tensors(path/'posterior.safetensors', dict(particles=self.particles), about)
+        for old in set(path.glob('history*.jsonl')) - {file}: old.unlink(missing_ok=True)
 
     @classmethod
     def load(cls,
@@ -108,7 +122,10 @@ class SourcePosterior(Shown):
         path = Path(path)
         tensors, about = load_tensors(path/'posterior.safetensors', what='posterior')
         _check_posterior(path/'posterior.safetensors', tensors.get('particles'), about)
-        history = read_lines(path/'history.jsonl', about.pop('lines'))
+        lines = about.pop('lines')
+        try: history = read_lines(_history(path, lines), lines)
+        except (Damaged, TypeError, ValueError):
+            history = read_lines(path/'history.jsonl', lines) # as it was called once
         return cls(tensors['particles'], **about, history=history)
 
 # %% ../nbs/30_source.ipynb #24d77886

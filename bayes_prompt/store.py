@@ -7,9 +7,9 @@ __all__ = ['write', 'write_json', 'read_json', 'read_table', 'save_tensors', 'Da
            'fingerprint', 'file_fingerprint', 'alone']
 
 # %% ../nbs/02_store.ipynb #7bd7dbda
-import hashlib, json, os, sys, uuid, zlib
+import hashlib, json, os, re, sys, uuid, zlib
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 # %% ../nbs/02_store.ipynb #542df0b3
@@ -65,12 +65,17 @@ def _bytes(path, what):
     except (OSError, ValueError) as e: # a name with a zero byte too
         raise ValueError(f'the {what} {str(path)!r} cannot be read: {getattr(e, "strerror", None) or e}') from None
 
-def _shallow(obj, left=50):
-    "The same, if it is not nested without end: what comes later goes through it by recursion"
-    if not left: raise ValueError('it is nested more than 50 deep')
-    inside = obj.values() if isinstance(obj, dict) else obj if isinstance(obj, list) else ()
-    for x in inside: _shallow(x, left - 1)
-    return obj
+_NESTS = {dict, list}
+
+def _shallow(obj):
+    "How many keys there are, if it is not nested without end: what comes later goes through it by recursion"
+    level, keys = [obj] if type(obj) in _NESTS else [], 0
+    for _ in range(50):
+        keys += sum(len(x) for x in level if type(x) is dict)
+        inside = [x.values() if type(x) is dict else x for x in level]
+        level = [x for xs in inside for x in xs if type(x) in _NESTS]
+        if not level: return keys
+    raise ValueError('it is nested more than 50 deep')
 
 def _object(pairs):
     "A JSON object; of two values under one key, as TOML too refuses them, nobody knows which is meant"
@@ -80,8 +85,21 @@ def _object(pairs):
     twice = next(key for key, _ in pairs if key in seen or seen.add(key))
     raise ValueError(f'two values for the key {twice[:40]!r}')
 
+def _read_json(text):
+    "JSON in which no object has a key twice; where as many keys are left as there were, none has"
+    obj = json.loads(text)
+    keys = len(re.findall(r'"\s*:', text)) # or more, where texts look like it
+    return obj if keys == _shallow(obj) else json.loads(text, object_pairs_hook=_object)
+
+def _read_toml(text):
+    try: import tomllib
+    except ImportError: import tomli as tomllib # Python 3.10
+    obj = tomllib.loads(text)
+    _shallow(obj)
+    return obj
+
 def _parsed(data, path, what, format, loads):
-    try: return _shallow(loads(data.decode('utf-8-sig')))
+    try: return loads(data.decode('utf-8-sig'))
     except (ValueError, RecursionError) as e:
         said = ' '.join(str(e).split())[:100]
         raise ValueError(f'the {what} {path} is not {format}, it may be cut off ({said}): mend or remove it') from None
@@ -94,7 +112,7 @@ def read_json(
 ):
     "Read JSON; `ValueError` in one sentence when it is not there, or damaged"
     path = Path(path)
-    obj = _parsed(_bytes(path, what), path, what, 'JSON', partial(json.loads, object_pairs_hook=_object))
+    obj = _parsed(_bytes(path, what), path, what, 'JSON', _read_json)
     if isinstance(obj, kind): return obj
     raise ValueError(f'the {what} {path} holds a JSON {type(obj).__name__}, expected an object of keys and values')
 
@@ -106,10 +124,8 @@ def read_table(
     "Read TOML or JSON; `ValueError` in one sentence when it is not there, or damaged"
     path = Path(path)
     if path.suffix == '.json': return read_json(path, what)
-    try: import tomllib
-    except ImportError: import tomli as tomllib # Python 3.10
     data = _bytes(path, what)
-    try: return _parsed(data, path, what, 'TOML', tomllib.loads)
+    try: return _parsed(data, path, what, 'TOML', _read_toml)
     except ValueError:
         if path.suffix in ('', '.toml'): raise
         raise ValueError(f'the {what} {path} ends in {path.suffix}: expected a TOML or JSON file') from None
@@ -178,6 +194,14 @@ def load_tensors(
         raise ValueError(f'the {what} {path} belongs to another run: expected the key {key!r}, got {note["key"]!r}; remove it or choose another folder')
     return tensors, about
 
+# %% ../nbs/02_store.ipynb #2fcfd9a5
+def _lines(rows): return ''.join(json.dumps(r) + '\n' for r in rows).encode()
+
+def lines_mark(rows, mark=(0, 0)):
+    "The mark that `add_lines` gives for some rows"
+    (end, checksum), new = mark, _lines(rows)
+    return [end + len(new), zlib.crc32(new, checksum)]
+
 # %% ../nbs/02_store.ipynb #11b5e13b
 def add_lines(
     path, # A `.jsonl` file
@@ -185,8 +209,8 @@ def add_lines(
     mark=(0, 0), # Bytes that are valid and their checksum; later ones are leftovers of a killed run
 )->list: # The new mark
     "Add JSON lines to a file and bring them to the disk"
-    path, new = Path(path), ''.join(json.dumps(r) + '\n' for r in rows).encode()
-    end, checksum = mark
+    path, new = Path(path), _lines(rows)
+    end, _ = mark
     try:
         with path.open('r+b' if path.exists() else 'wb') as f:
             f.truncate(end)
@@ -197,7 +221,7 @@ def add_lines(
     except OSError as e:
         reason = f'its folder {path.parent} is gone' if not path.parent.is_dir() else e.strerror or e
         raise OSError(f'could not write {path}: {reason}; what was there before is untouched') from None
-    return [end + len(new), zlib.crc32(new, checksum)]
+    return lines_mark(rows, mark)
 
 # %% ../nbs/02_store.ipynb #f6b4b635
 def read_lines(

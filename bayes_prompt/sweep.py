@@ -15,6 +15,7 @@ from time import sleep, time
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 from .experiment import Experiment, _names, _same, _seen, experiment_paths, planned, read_experiment
+from .machine import processes
 from .store import fingerprint, read_json, write_json
 
 # %% ../nbs/54_sweep.ipynb #84b2c7b2
@@ -201,8 +202,9 @@ def sweep(
         raise ValueError('worker and workers: expected one of them, a share or processes')
     plan = planned(experiment, out)
     left = sum(record is None for _, record in plan)
-    print(f'{experiment.answers}\n{len(plan)} runs, {left} left, records in {out}', flush=True)
+    if not processes()[0]: print(f'{experiment.answers}\n{len(plan)} runs, {left} left, records in {out}', flush=True)
     if dry_run: return _listed(plan)
+    if processes()[1] > 1: _lead(workers)
     work = _Work(experiment, out, time())
     work.folder.mkdir(parents=True, exist_ok=True)
     teller = _Teller(work, progress)
@@ -214,6 +216,12 @@ def sweep(
     return [read_json(record, 'record') for _, record in planned(experiment, out)]
 
 # %% ../nbs/54_sweep.ipynb #c1d8c087
+def _lead(workers):
+    "Of the processes that torchrun started, the first one goes on, and the others work for it"
+    if workers > 1: raise ValueError(f'workers: expected 1 where torchrun starts the processes, got {workers}')
+    from bayes_prompt.shard import together # torch comes only now
+    together()
+
 def _listed(plan):
     "Print what is left and how long it will take"
     for (_, record), name in zip(plan, _names([c for c, _ in plan])):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['prior_energy', 'SharedPrompt', 'evidence_of', 'sigma_of', 'target_method', 'tune', 'Adapted', 'adapt', 'bmtpt',
-           'averaged', 'source_mean']
+           'averaged', 'source_mean', 'source_particles']
 
 # %% ../nbs/31_target.ipynb #c004
 from dataclasses import dataclass, field
@@ -212,15 +212,20 @@ def bmtpt(ctx):
     "SVGD samples a posterior over prompts of the sources; its mean is adapted under it as a prior"
     return ctx.adapt(ctx.posterior(ctx.config.source.particles))
 
+# %% ../nbs/31_target.ipynb #5f0e2b91
+def _check_choices(ctx, method):
+    "Probabilities are averaged over labels"
+    free = [t for t, d in ctx.data.items() if not d.choices]
+    if free:
+        raise ValueError(f'{method}: probabilities are averaged over labels, {free[0]!r} is answered in free text; '
+                         'use bmtpt')
+
 # %% ../nbs/31_target.ipynb #9f747e7d
 @method('average', label='BMTPT, averaged', sources=True, trains='prompt', order=31,
         ignores='low prior weights')
 def averaged(ctx):
     "Every particle is tuned by itself, their predictions are averaged"
-    free = [t for t, d in ctx.data.items() if not d.choices]
-    if free:
-        raise ValueError(f'average: probabilities are averaged over labels, {free[0]!r} is answered in free text; '
-                         'use bmtpt')
+    _check_choices(ctx, 'average')
     particles = ctx.posterior(ctx.config.source.particles).particles
     apart = SVGD(kernel='none')
     return ctx.fit(SourceSVGD(ctx.backbone, particles, len(ctx.tasks), ctx.config.target.lr, svgd=apart))
@@ -239,5 +244,13 @@ class _Fixed(PromptMethod):
 @method('source', label='source mean', sources=True, trains='nothing', order=32,
         ignores='low prior prompt weights training')
 def source_mean(ctx):
-    "The mean of the source particles as it is, nothing is trained on the target"
+    "The mean of the source particles as it is, nothing is trained on the target; a source as its target says how well it was learnt"
     return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).mean[None])
+
+# %% ../nbs/31_target.ipynb #3d1c6a70
+@method('ensemble', label='source particles, averaged', sources=True, trains='nothing', order=33,
+        ignores='low prior prompt weights training')
+def source_particles(ctx):
+    "Every particle answers, and their probabilities are averaged"
+    _check_choices(ctx, 'ensemble')
+    return _Fixed(ctx.backbone, ctx.posterior(ctx.config.source.particles).particles)

@@ -7,23 +7,21 @@ all points one rate of the floating-point operations needed; from these and from
 """
 import argparse, json, statistics
 from pathlib import Path
-from types import SimpleNamespace
 import step  # pins the process to one core
 import numpy as np, torch
 from tqdm import tqdm
+from bayes_prompt.papers import T5_SHAPES
 
 BASE = dict(M=4, K=4, l=100, T=64)
 AXES = dict(M=(1, 2, 4, 8, 15), K=(1, 2, 4, 8), l=(10, 50, 100, 200), T=(16, 64, 128, 256))
 CONTENDERS = {'PEFT loop': step.peft_step, 'plain': step.ours, 'packed': step.with_engine(step.ours, step.Packed)}
-T5S = {n: SimpleNamespace(d_model=w, d_kv=k, d_ff=f, num_layers=l, num_heads=h, vocab_size=32128) for n, (w, k, f, l, h) in {
-    't5-small': (512, 64, 2048, 6, 8), 't5-base': (768, 64, 3072, 12, 12), 't5-large': (1024, 64, 4096, 24, 16), 't5-3b': (1024, 128, 16384, 24, 32), 't5-11b': (1024, 128, 65536, 24, 128)}.items()}
 
 def workload(bb, M, K, l, T): return bb, step.init_prompts(bb, M, l, seed=0), [[e] for e in step.examples(bb, [T]*K)]
 
 def larger(m, k, l=100, t=128):
     "What a step of M particles on K tasks needs with each T5: operations, and bytes of bfloat16 weights and of particles, their gradient and Adam's two moments in float32"
     out = []
-    for name, c in T5S.items():
+    for name, c in T5_SHAPES.items():
         inner = c.num_heads*c.d_kv
         weights = c.vocab_size*c.d_model + c.num_layers*(12*c.d_model*inner + 4*c.d_model*c.d_ff)
         out.append(dict(model=name, M=m, K=k, l=l, T=t, flops=step.flops(c, m, l, [(t, 2)]*k), weights_gib=2*weights/2**30, particles_gib=16*m*l*c.d_model/2**30))

@@ -23,6 +23,7 @@ from bayes_prompt.backbone import Backbone, load_backbone, token_budget
 from bayes_prompt.causal import PackedPrefix, SharedPrefix
 from bayes_prompt.engine import label_scores, loss_and_grad, prompt_losses
 from bayes_prompt.packed import Attend, Norm, Packed
+from bayes_prompt.papers import step_operations as flops
 from bayes_prompt.prompt import Example, init_prompts, label_ids
 
 warnings.filterwarnings('ignore')
@@ -215,17 +216,6 @@ def clock(f, device='cpu'):
     f()
     torch.cuda.synchronize()
     return time.perf_counter() - t
-
-def flops(c, m, length, sizes):
-    "Floating-point operations that a step of m prompts on examples of (T, L) tokens needs at least, for a T5 of configuration c: forward and the backward pass through activations, unpadded tokens, label tokens in the head, the cheaper cross-attention"
-    w, inner, maps, products = c.d_model, c.num_heads*c.d_kv, 0, 0 # multiply-adds of one forward pass, with frozen matrices and of two activations
-    for t, l in sizes:
-        t += length
-        maps += c.num_layers*((t + l)*(4*w*inner + 2*w*c.d_ff) + 2*l*w*inner) + l*w*c.vocab_size
-        made, absorbed = (2*t*w*inner, 2*l*t*inner), (2*l*w*inner, 2*l*c.num_heads*w*t)
-        more = min(made, absorbed, key=lambda o: 4*o[0] + 6*o[1])
-        maps, products = maps + c.num_layers*more[0], products + c.num_layers*(2*(t*t + l*l)*inner + more[1])
-    return (4*maps + 6*products)*m  # a multiply-add is two; back through a frozen matrix costs as much as forward, back through a product twice as much
 
 def decoder_flops(c, m, length, sizes):
     "The same for a decoder alone: the prompt once; of the last layer, queries and what comes after attention at label rows only; back through the first layer's queries, keys and values for the prompt only"

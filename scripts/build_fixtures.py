@@ -79,6 +79,7 @@ ROWS = {
     'e2e_nlg': dict(meaning_representation='name[Pell Inn], food[Thai], customer rating[5 out of 5]', human_reference='Pell Inn serves Thai food.'),
     'web_nlg': dict(gem_id='w', input=['Moll_Bridge | location | Moll', 'Moll | country | Ostland'], target='Moll Bridge is in Moll, Ostland.', references=['Moll Bridge is in Moll, Ostland.', 'Ostland has Moll Bridge in Moll.'], category='Place'),
 }
+FEW_SHOT = ('superglue-boolq', 'superglue-cb', 'scitail') # are asked for as many as 32 examples
 TEXTS = ('sentence', 'sentence1', 'question1', 'premise', 'passage', 'context', 'text', 'question', 'question_stem', 'human_reference', 'target', 'paragraph')
 
 
@@ -108,7 +109,7 @@ def main(out=Path(__file__).resolve().parents[1]/'tests/fixtures/hub'):
     for name, schema in SCHEMAS.items():
         for i, parts in enumerate(TASKS[name].hub_parts):
             for part in parts.split('+'):
-                rows = variants(name, (24, 10, 6)[i])
+                rows = variants(name, (48 if name in FEW_SHOT else 24, 10, 6)[i])
                 rows = [{k: r.get(k) for k in schema} for r in rows]
                 f = out/name/f'{part}.parquet'
                 f.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import os, subprocess, sys, sysconfig, tempfile, venv, zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST = 40   # MiB
 LIGHT = '''
 import sys, time
 t = time.perf_counter()
@@ -32,8 +33,20 @@ print(f'{{len(mods)}} modules and {{len(scripts)}} commands import with fastcore
 '''
 
 
-def main(wheel, which):
+def contents(wheel):
+    "The package, its assets, and nothing else; small enough for an index"
     names = set(zipfile.ZipFile(wheel).namelist())
+    other = [n for n in names if not n.startswith(('bayes_prompt/', 'bayes_prompt-'))]
+    assert not other, f'the wheel has what is no part of the package: {sorted(other)[:5]}'
+    modules = {f.relative_to(ROOT).as_posix() for f in (ROOT/'bayes_prompt').rglob('*.py')}
+    assert modules == {n for n in names if n.endswith('.py')}, f'modules: {sorted(modules ^ {n for n in names if n.endswith(".py")})}'
+    size = os.path.getsize(wheel)/2**20
+    assert size <= MOST, f'the wheel has {size:.1f} MiB, expected at most {MOST}'
+    return names
+
+
+def main(wheel, which):
+    names = contents(wheel)
     assets = {f.relative_to(ROOT).as_posix() for f in (ROOT/'bayes_prompt/assets').rglob('*') if f.is_file()}
     assert assets and assets <= names, f'not in the wheel: {sorted(assets - names) or "any assets"}'
     with tempfile.TemporaryDirectory() as tmp:

@@ -1,6 +1,7 @@
 "Checkpoints resume to the same bits, whatever the optimiser and whenever the kill"
-import io, shutil
+import copy, io, shutil
 from contextlib import redirect_stderr
+from dataclasses import replace
 import pytest, torch
 from bayes_prompt.callbacks import Checkpoint, Divergence, EarlyStopping, Progress
 from bayes_prompt.train import Callback, fit
@@ -49,12 +50,48 @@ def test_a_checkpoint_of_another_training(tiny, tmp_path):
 
 @pytest.mark.parametrize('file', ['s', 's.jsonl'])
 def test_a_damaged_checkpoint_is_set_aside(tiny, tmp_path, file):
-    m, again = Noisy(tiny), Noisy(tiny)
-    want = fit(m, nothing, 6, callbacks=[Checkpoint(tmp_path/'s')])
+    "And the state before it is taken up"
+    m, again, steps = Noisy(tiny), Noisy(tiny), []
+    want = fit(m, nothing, 6, callbacks=[Checkpoint(tmp_path/'s', every=4)])
     (tmp_path/file).write_bytes((tmp_path/file).read_bytes()[:-4])
-    with redirect_stderr(io.StringIO()) as err: got = fit(again, nothing, 6, callbacks=[Checkpoint(tmp_path/'s')])
-    assert got == want and torch.equal(m.x, again.x) and len(err.getvalue().splitlines()) == 1 and 'set aside' in err.getvalue()
+    class Count(Callback):
+        def step(self, run): steps.append(run.step)
+    with redirect_stderr(io.StringIO()) as err: got = fit(again, nothing, 6, callbacks=[Checkpoint(tmp_path/'s', every=4), Count()])
+    assert got == want and torch.equal(m.x, again.x) and len(err.getvalue().splitlines()) == 1
+    assert 'set aside' in err.getvalue() and 'goes on from step 4' in err.getvalue() and steps == [5, 6]
     assert (tmp_path/'s.damaged').exists()
+
+def test_two_damaged_states_begin_anew(tiny, tmp_path):
+    m, again = Noisy(tiny), Noisy(tiny)
+    want = fit(m, nothing, 6, callbacks=[Checkpoint(tmp_path/'s', every=2)])
+    for name in ('s', 's.before'): (tmp_path/name).write_bytes(b'nothing')
+    with redirect_stderr(io.StringIO()) as err: got = fit(again, nothing, 6, callbacks=[Checkpoint(tmp_path/'s', every=2)])
+    assert got == want and torch.equal(m.x, again.x) and err.getvalue().count('begins anew') == 2
+
+def test_a_kill_between_the_two_states(tiny, tmp_path):
+    "The last one has its old name, the next is not written"
+    m, again = Noisy(tiny), Noisy(tiny)
+    want = fit(m, nothing, 6, callbacks=[Checkpoint(tmp_path/'s', every=2)])
+    (tmp_path/'s').unlink()
+    assert fit(again, nothing, 6, callbacks=[Checkpoint(tmp_path/'s', every=2)]) == want and torch.equal(m.x, again.x)
+
+def test_other_weights_are_another_training(tiny, tmp_path):
+    fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')])
+    other = replace(tiny, model=copy.deepcopy(tiny.model))
+    with torch.no_grad(): other.model.shared.weight[3, 4] += 1e-3
+    with pytest.raises(ValueError, match='belongs to another run'): fit(Noisy(other), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')])
+    assert fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')])
+
+def test_a_checkpoint_has_one_owner(tiny, tmp_path):
+    class Another(Callback):
+        def step(self, run):
+            with pytest.raises(ValueError, match='in use by another process'): fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'s')])
+    fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'s', every=1), Another()])
+    with pytest.raises(KeyboardInterrupt): fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'t', every=1), Kill(2)])
+    assert len(fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint(tmp_path/'t', every=1)])) == 3
+
+def test_a_folder_that_nothing_can_be_written_to(tiny):
+    with pytest.raises(OSError, match='^cannot write to /proc/nowhere: .*; choose another folder$'): fit(Noisy(tiny), nothing, 3, callbacks=[Checkpoint('/proc/nowhere/s')])
 
 def test_the_checkpoint_does_not_grow(tiny, tmp_path):
     sizes = {}

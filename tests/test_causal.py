@@ -572,3 +572,14 @@ def test_the_real_wheel(monkeypatch, tmp_path):
     x = init_prompts(b, 2, 5)
     (l0, g0), (l1, g1) = [loss_and_grad(e, x, [exs]) for e in (b, replace(b, engine=None))]
     assert torch.allclose(l0, l1, rtol=1e-4) and (g0 - g1).norm() < 1e-3*g1.norm()
+
+def test_the_demo_of_a_decoder_runs(folders, tmp_path):
+    from bayes_prompt.cli import _demo_report, demo_experiment
+    small = {'compute.backbone': str(folders['llama']), 'length': 4, 'source.steps': 2, 'target.steps': 2, 'data.limit': 12}
+    demo = demo_experiment('smollm2', quick=True)
+    demo = replace(demo, configs=[c.changed(small) for c in demo.configs if c.data.part == 'test' or c.method == 'source'])
+    found = [run(c, tmp_path) for c in demo.configs]
+    assert {r['config']['method'] for r in found} == {'zero', 'source', 'ensemble', 'pt', 'vanilla', 'bmtpt'}
+    assert all('calibrated' in r['scores'] for r in found)
+    _demo_report(demo, found, tmp_path)
+    assert 'no prompt' in (tmp_path/'report.txt').read_text() and (tmp_path/'figure.png').stat().st_size > 5000

@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from bayes_prompt.cli import bp_fetch, bp_run, demo_configs
+from bayes_prompt.cli import bp_fetch, bp_run, demo_experiment
 from bayes_prompt.config import make_config
 from bayes_prompt.options import methods
 
@@ -31,7 +31,18 @@ def test_what_is_fetched_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit) as e: bp_fetch(['glu', '--data-dir', str(tmp_path)])
     assert 'glu' in e.value.code
 
-def test_the_demo_is_valid(): assert all(make_config(c) for c in demo_configs()) and len(demo_configs()) == 18 and len(demo_configs([7], lr=.1)) == 6
+def test_seeds_of_the_demo_are_draws_of_what_is_trained():
+    three, one = demo_experiment(), demo_experiment(seeds=1)
+    trained = [c for c in one.configs if c.method not in ('zero', 'source', 'ensemble')]
+    assert len(three.configs) == len(one.configs) + 2*len(trained) and {c.seed for c in three.configs} == {0, 1, 2}
+    with pytest.raises(ValueError, match='at least 1'): demo_experiment(seeds=0)
+
+def test_source_stages_of_the_demo_cost_the_same():
+    spent = {}
+    for c in demo_experiment().configs:
+        particles = 1 if c.method in ('vanilla', 'spot', 'mean') else c.source.particles
+        if c.method != 'pt': spent[c.method] = particles*c.source.batch*c.source.steps
+    assert len({spent[m] for m in ('bmtpt', 'vanilla', 'spot', 'mean')}) == 1
 
 def test_ctrl_c_says_what_is_kept_and_goes_on(tmp_path):
     args = [Path(sys.executable).with_name('bp_demo'), '--quick', '--backbone', 'tiny-t5', '--out', str(tmp_path)]
@@ -47,12 +58,12 @@ def test_ctrl_c_says_what_is_kept_and_goes_on(tmp_path):
     kept = {f.name: f.stat().st_mtime_ns for f in tmp_path.glob('*.json')}
     r = subprocess.run(args, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
-    assert all((tmp_path/f).stat().st_mtime_ns == t for f, t in kept.items()) and len(list(tmp_path.glob('*.json'))) == 6
-    assert 'bmtpt' in (tmp_path/'table.txt').read_text() and (tmp_path/'figure.png').stat().st_size > 5000
+    assert all((tmp_path/f).stat().st_mtime_ns == t for f, t in kept.items()) and len(list(tmp_path.glob('*.json'))) == len(demo_experiment(quick=True).configs)
+    assert 'BMTPT' in (tmp_path/'report.txt').read_text() and (tmp_path/'figure.png').stat().st_size > 5000
 
 def test_a_sweep_lists_what_is_left(capsys, tmp_path):
     from bayes_prompt.cli import bp_sweep
-    experiment = str(Path(__file__).resolve().parents[1]/'experiments/demo.toml')
+    experiment = str(Path(__file__).resolve().parents[1]/'experiments/four_sources.toml')
     bp_sweep([experiment, '--dry-run'])
     assert '18 runs, 0 left' in capsys.readouterr().out
     bp_sweep([experiment, '--dry-run', '--out', str(tmp_path)])

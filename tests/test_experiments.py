@@ -43,18 +43,34 @@ def test_records_are_found_under_their_names(name):
         assert (r['data'], r['weights']) == (data_fingerprint(c, c.tasks), weights_of(c))
         assert f.stem == record_name(c, r['data'], r['weights'])
 
-def test_the_demo_uses_what_its_search_chose():
-    s = load(FOLDERS['demo_rate_search'])
+def test_four_sources_uses_what_its_search_chose():
+    s = load(FOLDERS['four_sources_rate_search'])
     rates = s[(s.method != 'bmtpt') | (s.prior == 'none')].groupby(['method', 'lr']).score.mean()
     width = s[(s.method == 'bmtpt') & (s.prior == 'mean')].groupby('sigma').score.mean()
-    for c in read_experiment(FILES['demo']).configs:
+    for c in read_experiment(FILES['four_sources']).configs:
         assert c.target.lr == rates[c.method].idxmax()
         if c.method == 'bmtpt': assert (c.target.sigma, c.target.lr_low) == (width.idxmax(), c.target.lr)
 
-def test_the_command_and_the_file_mean_the_same_demo():
-    from bayes_prompt.cli import demo_configs
-    said = [_same(make_config(c | dict(max_src=40))) for c in demo_configs()]   # which is what each task of the suite has
-    assert said == [_same(c) for c in read_experiment(FILES['demo']).configs]
+@pytest.mark.parametrize('backbone,name', [('mini', 'demo'), ('smollm2', 'demo_smollm2')])
+def test_the_command_and_the_file_mean_the_same_demo(backbone, name):
+    from bayes_prompt.cli import demo_experiment
+    said, written = demo_experiment(backbone), read_experiment(FILES[name])
+    assert {_same(c) for c in said.configs} == {_same(c) for c in written.configs}
+    assert len(said.configs) == len(written.configs) and said.compares == written.compares
+
+@pytest.mark.parametrize('name', ['demo', 'demo_smollm2'])
+def test_the_demo_uses_what_its_search_chose(name):
+    "The best rate lies inside the grid, on a task that is not reported"
+    demo, s = read_experiment(FILES[name]), load(FOLDERS[f'{name}_rate_search'])
+    assert set(s.split) == {'validation'} and not set(s.target) & {c.target.task for c in demo.configs if c.data.part == 'test'}
+    assert not set(s.seed) & {c.seed for c in demo.configs} and not set(s.source_seed) & {c.source.seed for c in demo.configs}
+    trained = {c.method: c for c in demo.configs if methods()[c.method].trains != 'nothing'}
+    means = s.groupby(['method', 'lr', 'sigma']).score.mean()
+    for method, c in trained.items():
+        rates = means[method].index.get_level_values('lr')
+        assert min(rates) < c.target.lr < max(rates)
+        assert means[method].max() == max(means[method][c.target.lr]) and means[method, c.target.lr, c.target.sigma] == means[method].max()
+        if method == 'bmtpt': assert c.target.lr_low == c.target.lr
 
 def test_the_comparison_uses_what_its_search_chose():
     s = load(FOLDERS['compare_rate_search'])

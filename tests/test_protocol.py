@@ -72,11 +72,16 @@ def test_sources_are_refused_to_who_did_not_declare_them(tmp_path):
         with pytest.raises(ValueError, match="'greedy' reads the sources, but was registered with sources=False"): run(SMALL, tmp_path, method='greedy')
     finally: del METHODS['greedy']
 
-def test_a_damaged_posterior_is_named(tmp_path):
-    context(tmp_path).posterior(2)
-    f = next(tmp_path.glob('sources/*/posterior.safetensors'))
-    f.write_bytes(f.read_bytes()[:100])
-    with pytest.raises(ValueError, match='posterior .* is damaged'): context(tmp_path).posterior(2)
+@pytest.mark.parametrize('name', ['posterior.safetensors', 'history-*.jsonl'])
+def test_a_damaged_posterior_is_set_aside(name, tmp_path, capsys):
+    "And learnt again, to the same bits"
+    want = context(tmp_path).posterior(2)
+    file = next(tmp_path.glob(f'sources/*/{name}'))
+    file.write_bytes(file.read_bytes()[:50])
+    got, said = context(tmp_path).posterior(2), capsys.readouterr().err
+    assert torch.equal(got.particles, want.particles) and got.history == want.history
+    assert said.count('\n') == 1 and 'is damaged' in said and 'learnt again' in said and file.parent.joinpath('posterior.safetensors.damaged').exists()
+    assert torch.equal(context(tmp_path).posterior(2).particles, want.particles) and not capsys.readouterr().err
 
 def test_the_ledger(tmp_path):
     ctx = context(tmp_path)

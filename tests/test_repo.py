@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT/'scripts'))
-import build_readme, check_links
+import build_readme, check_dependencies, check_links
 
 def read(f): return (ROOT/f).read_text(encoding='utf-8')
 def lines(f): return [l for l in read(f).splitlines() if l and not l.startswith('#')]
@@ -78,11 +78,37 @@ def test_check_links(tmp_path, ref, bad):
 
 def test_readme_figures():
     "An image among the outputs becomes a file beside the notebooks, and a link to it"
-    figures, png = [], dict(data={'image/png': 'AAEC\n', 'text/plain': ['<Figure>']})
-    assert [build_readme.output_md(png, figures), build_readme.output_md(dict(text=['a\n', 'b\n']), figures)] == ['![](images/index_1.png)', '    a\n    b']
-    assert figures == [('index_1.png', b'\0\1\2')]
+    drawn, png = [], dict(data={'image/png': 'AAEC\n', 'text/plain': ['<Figure>']})
+    said = build_readme.output_md(png, drawn, '#| fig-cap: "A caption"\n#| fig-alt: "A description"')
+    assert [said, build_readme.output_md(dict(text=['a\n', 'b\n']), drawn)] == ['![A description](images/index_1.png)\n\n*A caption*', '    a\n    b']
+    assert drawn == [('index_1.png', b'\0\1\2')]
+
+def figures():
+    "Page, cell and options of every figure that a page shows"
+    for page, nb in pages().items():
+        for c in nb['cells']:
+            if not any(m.startswith('image/') for o in c.get('outputs', []) for m in o.get('data', {})): continue
+            options = dict(re.findall(r'^#\| ([\w-]+): (.*)$', ''.join(c['source']), re.M))
+            yield f'{page} {c["id"]}', {k: json.loads(v) if v.startswith('"') else v for k, v in options.items()}
+
+def test_every_figure_says_what_it_shows():
+    "A caption for who sees it, other words for who does not; no maths, which is not rendered there"
+    found = list(figures())
+    assert found
+    for where, o in found:
+        cap, alt = o.get('fig-cap', ''), o.get('fig-alt', '')
+        assert len(cap) > 20 and len(alt) > 20 and cap != alt, f'{where}: expected #| fig-cap: "..." and #| fig-alt: "..." at the top of the cell'
+        assert not set('$`') & set(cap + alt), f'{where}: no maths and no code in a caption'
 
 def test_a_name_links_itself():
     "A name in backticks becomes a link of the reference; within a link of the page's own, both are broken"
     cells = [(f.name, ''.join(c['source'])) for f in (ROOT/'nbs').glob('*.ipynb') for c in json.loads(f.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown']
     assert [(name, m.group()) for name, text in cells for m in re.finditer(r'\[`[\w.]+`\]\(\d\d_\w+\.ipynb', text)] == []
+
+@pytest.mark.parametrize('said, known', [('MIT', True), ('Apache-2.0 AND MIT', True), ('GNU General Public License v3 (GPLv3)', False), ('says nothing', False), (None, True)])
+def test_licences(said, known): assert (check_dependencies.unknown(dict(p=said)) == {}) == known
+
+def test_an_audit_that_is_not_possible_is_said(monkeypatch):
+    done = lambda *a, **k: type('Done', (), dict(returncode=1, stdout='', stderr='No module named pip_audit'))
+    monkeypatch.setattr(check_dependencies.subprocess, 'run', done)
+    assert check_dependencies.audit(Path('constraints.txt')) == ('vulnerabilities: skipped, pip-audit is not installed', False)

@@ -123,6 +123,6 @@ def test_runs_of_changed_data_are_not_averaged(tmp_path):
 
 @pytest.mark.parametrize('key', ['data', 'weights'])
 def test_a_fingerprint_that_is_none_is_named(key, tmp_path):
-    record = json.loads(next((Path(__file__).resolve().parents[1]/'results/demo').glob('amazon-pt-s0*.json')).read_text(encoding='utf-8'))
+    record = json.loads(next((Path(__file__).resolve().parents[1]/'results/four_sources').glob('amazon-pt-s0*.json')).read_text(encoding='utf-8'))
     (tmp_path/'r.json').write_text(json.dumps(record | {key: ['x']}))
     with pytest.raises(ValueError, match=rf'r\.json.*{key}'): load(tmp_path)

@@ -148,6 +148,11 @@ def test_fingerprints_see_every_number():
     assert fingerprint([x]) != fingerprint([y]) and fingerprint(x.double()) != fingerprint(x.double() + 1e-12)
     assert fingerprint(lambda a: a) != fingerprint(lambda a: a + 1)
 
-def test_two_values_under_one_key_are_refused(tmp_path):
-    (tmp_path/'a.json').write_text('{"lr": 0.1, "b": {"c": 1, "c": 2}}')
+@pytest.mark.parametrize('text', ['{"lr": 0.1, "b": {"c": 1, "c": 2}}', '{"c" :1,"c":2}', '{"c"\n:1,"c" : 2, "d": [{"e": 3}]}', '{"x": "\\":", "c":1,"c":2}'])
+def test_two_values_under_one_key_are_refused(tmp_path, text):
+    (tmp_path/'a.json').write_text(text)
     with pytest.raises(ValueError, match="two values for the key 'c'"): read_json(tmp_path/'a.json')
+
+def test_texts_that_look_like_keys(tmp_path):
+    (tmp_path/'a.json').write_text('{"x": "\\": 1", "y": ["\\"  :"]}')
+    assert read_json(tmp_path/'a.json') == dict(x='": 1', y=['"  :'])

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest
 from bayes_prompt.results import _short, _small, arms, frame, table, written
 from bayes_prompt.run import run
 from bayes_prompt.statistics import crossed, mcnemar, sign_flip
-from bayes_prompt.verdicts import compare, pairs_of, ranks, report, verdict, with_examples
+from bayes_prompt.verdicts import compare, learnt, pairs_of, ranks, report, tally, verdict, with_examples
 from conftest import SMALL
 
 def rows(method, scores, target='amazon', constant=.5, n=800, metric='accuracy'):
@@ -34,6 +34,24 @@ def test_what_includes_zero_or_is_one_seed_is_not_resolved():
     assert verdict(one(rows('bmtpt', a), rows('pt', .695 + 2*noise(5, 1, seed=2)))).startswith('BMTPT and PT from scratch on amazon: not resolved, ')
     single = one(rows('bmtpt', [[.9]]), rows('pt', [[.6]]))
     assert verdict(single) == 'BMTPT and PT from scratch on amazon: not resolved, +.300 [?, ?], Holm-adjusted p ?, 1 seed × 1 source seed'
+
+def test_what_trains_nothing_stands_beside_every_seed():
+    a, b = .7 + noise(5, 3), .6 + noise(1, 3, seed=1)
+    row = one(rows('bmtpt', a), rows('source', b), pairs=[('bmtpt', 'source')])
+    c = crossed(a - b)
+    assert (row['mean'], row.low, row.seeds, row.source_seeds) == pytest.approx((c['mean'], c['low'], 5, 3))
+    back = one(rows('bmtpt', a), rows('source', b), pairs=[('source', 'bmtpt')])
+    assert (back['mean'], back.low) == pytest.approx((-c['mean'], -c['high']))
+    zero = one(rows('bmtpt', a), rows('zero', [[.6]]), pairs=[('bmtpt', 'zero')])   # and beside every source seed
+    assert (zero['mean'], zero.seeds, zero.source_seeds) == pytest.approx(((a - .6).mean(), 5, 3))
+    drawn = one(rows('bmtpt', a), rows('pt', [[.6]]), pairs=[('bmtpt', 'pt')])      # a trained one was drawn
+    assert drawn.seeds == 1
+
+def test_a_source_is_learnt_where_its_interval_lies_above_a_constant_answer():
+    def row(score, low, high, **kw): return rows('source', [[score]], target='movie', constant=.5)[0] | dict(interval=[low, high], sources=('movie', 'nyt')) | kw
+    said = learnt(pd.DataFrame([row(.7, .64, .76), row(.54, .48, .6), row(.9, .8, .95, target='spam'), row(.9, .8, .95, constant=None)]))
+    assert said == ['movie is learnt: source mean, accuracy .700 [.640, .760] on rows not seen, a constant answer .500',
+                    'movie is not shown to be learnt: source mean, accuracy .540 [.480, .600] on rows not seen, a constant answer .500']
 
 def test_many_comparisons_cost():
     "The same difference alone, and among nine that say nothing"
@@ -134,3 +152,7 @@ def test_every_format_has_the_same_numbers():
 def test_numbers_are_short(x, said): assert _short(x) == said
 
 def test_small_ps(): assert [_small(p) for p in (.0004, .0213, .213, 1.)] == ['< .001', '.021', '.21', '1.00']
+
+def test_a_tally_counts_verdicts():
+    found = pd.DataFrame(dict(method=['bmtpt', 'bmtpt', 'bmtpt kernel=none', 'vanilla'], verdict=['better', 'open', 'open', 'worse']))
+    assert tally(found) == 'Of 3 comparisons with its peers BMTPT is better in 1, not told apart in 2.'

@@ -148,7 +148,8 @@ def target_start(
 # %% ../../nbs/45_mpt.ipynb #76f1a5b8
 def _source_stage(ctx, lr, lr_low, **options):
     "Eq. (1) trained by eq. (2) on the run's sources; the mean factors are kept beside P*"
-    o, names = ctx.config.source, list(ctx.sources)
+    o = ctx.config.source
+    names = list(o.tasks)
     teachers = ctx.separate().particles if options['distill'] else None
     lr = lr or o.lr
     rates = lr, lr_low or lr*_TWO_SPEEDS

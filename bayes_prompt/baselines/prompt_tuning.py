@@ -32,7 +32,7 @@ def prompt_tuning(ctx):
 
 # %% ../../nbs/40_prompt_tuning.ipynb #e9234e6a
 @method('vanilla', label='vanilla transfer', sources=True, trains='prompt', order=1,
-        ignores='low prior weights source.particles')
+        ignores='low prior weights source.particles source.spread')
 def vanilla_transfer(ctx):
     "One prompt on all sources pooled, then on the target"
     pooled = ctx.posterior(1).mean
