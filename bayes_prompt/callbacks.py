@@ -53,9 +53,11 @@ class Job:
             self.bar.set_description(stage)
             self.bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
             self.bar.update(steps)
-        elif perf_counter() - self.said > 10:
-            self.said = perf_counter()
-            left = (self.said - self.began)*(self.steps/self.done - 1)
+            return
+        now = perf_counter()
+        if now - self.said > max(10, (now - self.began)/10): # the longer the job, the rarer
+            self.said = now
+            left = (now - self.began)*(self.steps/self.done - 1)
             print(f'{stage}: step {self.done} of {self.steps}, loss {loss:.3f}, {left:.0f} s left', file=sys.stderr, flush=True)
 
     def close(self):

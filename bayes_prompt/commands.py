@@ -96,7 +96,7 @@ def _example(data):
     source, target = task.to_text(data.rows[0])
     return f'  reads: {source[:160]!r} -> {target!r}'
 
-# %% ../nbs/59a_commands.ipynb #441248da
+# %% ../nbs/59a_commands.ipynb #f1f45265
 def _place(out, name):
     "The folder of the tuned prompt: one that holds none yet"
     if out:
@@ -121,6 +121,8 @@ def _told(tuned, place, as_json):
     low, constant = tuned.scores['interval'][0], tuned.scores.get('constant')
     if constant is not None and low <= constant:
         print('not beyond doubt better than the constant answer: more rows, more steps, another backbone, or --words that it knows may help')
+    if tuned.zero_shot[tuned.task.metric] >= tuned.scores[tuned.task.metric]:
+        print('no better than the backbone without any prompt: it knows such texts already, or more steps may help')
     labels = tuned.labels
     if tuned.confusion and len(labels) <= 12:
         cells = [[g, *(tuned.confusion.get(g, {}).get(p, 0) for p in labels)] for g in labels]

@@ -221,7 +221,7 @@ def _confused(data, labels, answers):
         row[at[said]] = row.get(at[said], 0) + 1
     return out
 
-# %% ../nbs/59_own.ipynb #e51687df
+# %% ../nbs/59_own.ipynb #4612a433
 def tune_prompt(
     data, # An `OwnFile`, a `Task` whose data is there, or what `read_file` reads
     posterior=None, # A `SourcePosterior`, or its name; a prompt from scratch if None
@@ -256,7 +256,8 @@ def _tuned(task, posterior, place, listen, settings):
         sources=posterior.tasks if posterior else [], cut=ctx.cut.get(task.name, 0.), style=config.data.style,
         add_prefix=config.data.prefix, chat=config.data.chat, max_src=config.data.max_src,
         weights=weights_fingerprint(config.compute.backbone), dtype=config.compute.dtype, **environment())
-    return Tuned(method.prompts()[0].detach().cpu(), task, ctx.backbone, scores, zero, confusion, about)
+    known = json.loads(json.dumps([scores, zero, confusion, about])) # as a file will give it back
+    return Tuned(method.prompts()[0].detach().cpu(), task, ctx.backbone, *known)
 
 # %% ../nbs/59_own.ipynb #39a06835
 def _about(tuned):

@@ -215,6 +215,10 @@ def _crossed(g, what):
     if whole.shape[1] == 1: return whole
     return whole.dropna() if len(whole.dropna()) else whole.dropna(axis=1) # an unfinished sweep's whole part
 
+def _drawn(scores):
+    "Rows are what was drawn: target seeds, or source seeds where nothing was trained on the target"
+    return scores.T if list(scores.index) == ['any'] else scores
+
 def _paired(a, b):
     "Two of them with the same seeds and source seeds; a row or column for any stands beside each of the other's"
     if list(b.columns) == ['any']: b = pd.concat([b['any']]*a.shape[1], axis=1, keys=a.columns)
@@ -231,7 +235,7 @@ def table(
     "Mean over seeds with a 95 % interval; beside it the constant's score, and runs that gave one answer only"
     rows = []
     for (target, method), g in df.groupby(['target', 'method'], sort=False):
-        c = crossed(_crossed(g, f'{target}, {method}'), _resampled_mean(g))
+        c = crossed(_drawn(_crossed(g, f'{target}, {method}')), _resampled_mean(g))
         first = g.iloc[0]
         sources = g.source_seed.nunique() if 'source_seed' in g and _reads_sources(method) else 0
         rows.append(dict(
@@ -258,7 +262,7 @@ def differences(
         for other in sorted(scores.keys() - {method}) if method in scores else ():
             a, b = _paired(scores[method], scores[other])
             if not a.size: continue
-            c = crossed(a - b)
+            c = crossed(_drawn(a - b))
             rows.append(dict(
                 target=target, difference=f'{method} − {other}', seeds=len(a), mean=c['mean'],
                 low=c['low'], high=c['high'], excludes_zero=bool(c['low'] > 0 or c['high'] < 0)))

@@ -12,7 +12,7 @@ import pandas as pd
 from .data import load_task
 from .metrics import METRICS
 from .options import unknown
-from .results import _crossed, _decoded, _is_trained, _paired, _reads_sources, _resampled_mean
+from .results import _crossed, _decoded, _drawn, _is_trained, _paired, _reads_sources, _resampled_mean
 from .results import _short, _small, label_of, table
 from .statistics import crossed, holm, mcnemar, mean_ranks, resampled, sign_flip, standardised
 from .tasks import add_tasks
@@ -99,12 +99,12 @@ def _compared(a, b, what):
     d = x - y
     a, b = _used(a, d), _used(b, d)
     known = _resampled_mean(a), _resampled_mean(b)
-    c = crossed(d, None if any(k is None for k in known) else known[0] - known[1])
-    by_seed, sources = d.mean(axis=1), any(_reads_sources(g.method.iloc[0]) for g in (a, b))
-    flip, least = sign_flip(by_seed) if len(d) > 1 else (np.nan, np.nan)
+    c = crossed(_drawn(d), None if any(k is None for k in known) else known[0] - known[1])
+    by_seed, sources = _drawn(d).mean(axis=1), any(_reads_sources(g.method.iloc[0]) for g in (a, b))
+    flip, least = sign_flip(by_seed) if len(by_seed) > 1 else (np.nan, np.nan)
     return dict(
         **{k: a[k].iloc[0] for k in ('metric', 'n', 'constant')},
-        seeds=len(d), source_seeds=d.shape[1] if sources else 0,
+        seeds=0 if list(d.index) == ['any'] else len(d), source_seeds=d.shape[1] if sources else 0,
         **{k: c[k] for k in ('mean', 'low', 'high', 'p')}, flip=flip, flip_least=least,
         effect=standardised(by_seed), mcnemar=_mcnemar(*((a, b) if len(a) >= len(b) else (b, a))))
 
@@ -144,8 +144,8 @@ def compare(
 def _runs(row):
     "5 seeds × 3 source seeds"
     def many(n, what): return f'{n} {what}{"s" if n > 1 else ""}'
-    crossed_with = f' × {many(row["source_seeds"], "source seed")}' if row['source_seeds'] else ''
-    return many(row['seeds'], 'seed') + crossed_with
+    drawn = [many(row[k], what) for k, what in (('seeds', 'seed'), ('source_seeds', 'source seed')) if row[k]]
+    return ' × '.join(drawn) or 'one run each'
 
 # %% ../nbs/57_verdicts.ipynb #7ab84214
 def verdict(

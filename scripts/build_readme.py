@@ -47,13 +47,14 @@ def build(cfg):
     "The text of the README, and its figures as (file name, bytes)"
     nb, figures = read_nb(cfg.nbs_path/cfg.readme_nb), []
     if not any(c.get('outputs') for c in nb.cells): sys.exit(f'{cfg.readme_nb} has no outputs: python scripts/run_notebooks.py nbs/{cfg.readme_nb}')
+    promise = re.search(r'^> (.+)$', nb.cells[0].source, re.M)[1]    # nbdev takes it for the page's description
     FilterDefaults()(nb)
     body = '\n\n'.join(b for c in nb.cells if (b := cell_md(c, figures)) and WARN not in b)
     site = f'{cfg.doc_host}{cfg.doc_baseurl}/'
     body = re.sub(r'(?<=\])\(([\w/]+\.ipynb)', lambda m: f'({site}{_nbpath2html(Path(m[1])).as_posix()}', body)
     raw = cfg.git_url.replace('github.com', 'raw.githubusercontent.com')
     body = body.replace('](images/', f']({raw}/{cfg.branch}/{cfg.nbs_path.name}/images/')    # PyPI shows no relative one
-    return f'# {cfg.title}\n\n\n{WARN}\n\n{body}\n', figures
+    return f'# {cfg.title}\n\n\n{WARN}\n\n{promise}.\n\n{body}\n', figures
 
 
 if __name__ == '__main__':

@@ -43,3 +43,19 @@ def test_two_fits_and_two_rates_have_files_of_their_own(tmp_path):
     from conftest import SMALL
     for lr in (.1, .2): run(SMALL, tmp_path, method='spot', steps=8, lr=lr, loggers=loggers_of(['csv'], tmp_path/'logs'))
     assert sum(f.name.startswith('movie-spot') for f in (tmp_path/'logs').iterdir()) == 4
+
+def test_wandb_offline(tiny, tmp_path, monkeypatch):
+    "The real package without a network: a run's folder is there and closed"
+    pytest.importorskip('wandb')
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    monkeypatch.setenv('WANDB_SILENT', 'true')
+    fit(Noisy(tiny), nothing, 3, callbacks=loggers_of(['wandb'], tmp_path)('x'))
+    assert list(tmp_path.glob('wandb/offline-run-*/*.wandb'))
+
+def test_trackio_in_its_own_folder(tiny, tmp_path, monkeypatch):
+    pytest.importorskip('trackio')
+    monkeypatch.setenv('TRACKIO_DIR', str(tmp_path/'trackio'))
+    history = fit(Noisy(tiny), nothing, 3, callbacks=loggers_of(['trackio'], tmp_path)('x'))
+    import sqlite3
+    database, = (tmp_path/'trackio').rglob('*.db')
+    with sqlite3.connect(database) as db: assert db.execute('select count(*) from metrics').fetchone()[0] == len(history)

@@ -44,6 +44,8 @@ def test_what_trains_nothing_stands_beside_every_seed():
     assert (back['mean'], back.low) == pytest.approx((-c['mean'], -c['high']))
     zero = one(rows('bmtpt', a), rows('zero', [[.6]]), pairs=[('bmtpt', 'zero')])   # and beside every source seed
     assert (zero['mean'], zero.seeds, zero.source_seeds) == pytest.approx(((a - .6).mean(), 5, 3))
+    both = one(rows('ensemble', .7 + noise(1, 3)), rows('source', b), pairs=[('ensemble', 'source')])   # source seeds are what was drawn
+    assert verdict(both).endswith('3 source seeds') and both.low > 0 and both['mean'] == pytest.approx((.7 + noise(1, 3) - b).mean())
     drawn = one(rows('bmtpt', a), rows('pt', [[.6]]), pairs=[('bmtpt', 'pt')])      # a trained one was drawn
     assert drawn.seeds == 1
 
