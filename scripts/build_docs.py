@@ -184,6 +184,12 @@ def alone(site):
     katex(site)
 
 
+def exact(site):
+    "smalldocs searches for words like the one that is typed, so that \"Stein\" finds \"Listening\" first: here for the word itself"
+    js = site/'site_libs/smalldocs.js'
+    if js.exists(): js.write_text(js.read_text(encoding='utf-8').replace('threshold: 0.3', 'threshold: 0'), encoding='utf-8')
+
+
 def by_quarto(cache): subprocess.run(['quarto', 'render', '--no-cache'], cwd=cache, check=True)
 
 
@@ -215,6 +221,7 @@ def main():
     shutil.move(cache/cfg.doc_path.name, cfg.config_path)
     unlinked(cfg.doc_path)
     alone(cfg.doc_path)
+    exact(cfg.doc_path)
 
 
 if __name__ == '__main__': main()

@@ -86,7 +86,7 @@ def search(page, root, word='Stein'):
     try: page.wait_for_selector('.search-result', timeout=5000)
     except Exception: return [('search', f'finds nothing for {word!r}')]
     texts = page.eval_on_selector_all('.search-result', 'els => els.map(e => e.innerText)')
-    return [] if any(word.lower() in t.lower() for t in texts) else [('search', f'no result shows {word!r}')]
+    return [] if word.lower() in texts[0].lower() else [('search', f'the first result does not show {word!r}: {texts[0][:60]!r}')]
 
 
 def explore(page, root, names):

@@ -64,3 +64,13 @@ def test_no_theme_fetches_a_font(tmp_path):
     (tmp_path/'t.css').write_text('@import url(https://example.org/f?a=1;b);\nbody{}')
     build_docs.alone(tmp_path)
     assert (tmp_path/'t.css').read_text().strip() == 'body{}'
+
+def test_the_search_is_for_the_word_itself(tmp_path):
+    "smalldocs' own number is what is replaced"
+    smalldocs = importlib.util.find_spec('smalldocs')
+    if not smalldocs: return
+    (tmp_path/'site_libs').mkdir()
+    js = tmp_path/'site_libs/smalldocs.js'
+    js.write_text((Path(smalldocs.origin).parent/'assets/smalldocs.js').read_text(encoding='utf-8'), encoding='utf-8')
+    build_docs.exact(tmp_path)
+    assert 'threshold: 0,' in js.read_text(encoding='utf-8')
