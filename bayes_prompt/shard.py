@@ -38,12 +38,17 @@ def halved(chunk):
     middle, n = (a + b)//2, len(chunk)//2
     return [within(chunk, a, middle), within(chunk, middle, b)] if b - a > 1 else [chunk[:n], chunk[n:]]
 
-# %% ../nbs/29_shard.ipynb #88e5e2ea
-def pieces(chunks, sizes, world):
+# %% ../nbs/29_shard.ipynb #6e0ac196
+def _divisible(chunk, exact):
+    "Two particles or more give the same digits in any company, one alone does not, nor do examples that are apart"
+    a, b = span([chunk])
+    return b - a > 3 if exact else len(pairs(chunk)[0]) > 1
+
+def pieces(chunks, sizes, world, exact=False):
     "Passes, halved where there are fewer than processes, until none is more than half of a process' share"
     out, most = list(chunks), sum(cost(c, sizes) for c in chunks)/(2*world)
     while len(chunks) < world:
-        large = [c for c in out if cost(c, sizes) > most and len(pairs(c)[0]) > 1]
+        large = [c for c in out if cost(c, sizes) > most and _divisible(c, exact)]
         if not large: break
         k = out.index(max(large, key=lambda c: cost(c, sizes)))
         out[k:k+1] = halved(out[k])
@@ -159,7 +164,7 @@ class Group:
                 if len(t): dist.recv(t, rank, self.work)
         return x, counts, bytes(words.tolist()).decode(errors='replace')
 
-# %% ../nbs/29_shard.ipynb #ff5f5156
+# %% ../nbs/29_shard.ipynb #8b6bf321
 def _tried(f):
     "What `f` gives, and its error in words"
     try: return f(), ''
@@ -171,7 +176,8 @@ def _part(backbone, m, sizes, budget, group):
     engine = backbone.engine or PLAIN
     chunks = engine.chunks(sizes, m, budget)
     if hasattr(engine, 'begin'): chunks = by_particles(chunks, m, group.world)
-    return dealt(pieces(chunks, sizes, group.world), sizes, group.world)
+    exact = backbone.device.type == 'cpu' and not hasattr(engine, 'begin')
+    return dealt(pieces(chunks, sizes, group.world, exact), sizes, group.world)
 
 def _sizes(examples, length): return [max(len(e.ids) + length, len(e.labels)) for e in examples]
 

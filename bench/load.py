@@ -84,7 +84,7 @@ def write_rows(folder, n):
 def child_run(folder, seed):
     from bayes_prompt.run import run
     folder, before = Path(folder), resident()
-    config = dict(backbone='tiny-t5', tasks=str(folder/'tasks.toml'), target='spam', sources='own', k=2, m=2, length=4, source_seed=seed)
+    config = dict(backbone='tiny-t5', tasks=str(folder/'tasks.toml'), target='spam', sources='own', k=2, m=2, length=4, source_seed=int(seed))
     began = time.perf_counter()
     run(config | dict(sources=['own'], source_steps=5, steps=2, limit=4), folder/'out')
     return dict(seconds=time.perf_counter() - began, mib=resident(), mib_peak=resident('VmHWM'), mib_before=before)
