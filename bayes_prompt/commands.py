@@ -103,7 +103,8 @@ def _place(out, name):
         if (Path(out)/'prompt.safetensors').exists():
             raise ValueError(f'{out} holds a prompt already: choose another --out, or remove it')
         return Path(out)
-    return next(p for i in range(1, 10_000) if not ((p := Path('tuned')/(name if i == 1 else f'{name}-{i}'))/'prompt.safetensors').exists())
+    names = (name if i == 1 else f'{name}-{i}' for i in range(1, 10_000))
+    return next(p for n in names if not ((p := Path('tuned')/n)/'prompt.safetensors').exists())
 
 def _listeners(job, log, place):
     "The job's bar, and loggers"
@@ -114,13 +115,14 @@ def _listeners(job, log, place):
 def _told(tuned, place, as_json):
     "What a tuning ends with"
     if as_json:
-        known = dict(folder=str(place), score=tuned.scores[tuned.task.metric], scores=tuned.scores, zero_shot=tuned.zero_shot,
-                     confusion=tuned.confusion, about=tuned.about)
+        known = dict(folder=str(place), score=tuned.scores[tuned.task.metric], scores=tuned.scores,
+                     zero_shot=tuned.zero_shot, confusion=tuned.confusion, about=tuned.about)
         return print(json.dumps(known, indent=1))
     print(f'\n{tuned.verdict}')
     low, constant = tuned.scores['interval'][0], tuned.scores.get('constant')
     if constant is not None and low <= constant:
-        print('not beyond doubt better than the constant answer: more rows, more steps, another backbone, or --words that it knows may help')
+        print('not beyond doubt better than the constant answer: more rows, more steps, another backbone, '
+              'or --words that it knows may help')
     if tuned.zero_shot[tuned.task.metric] >= tuned.scores[tuned.task.metric]:
         print('no better than the backbone without any prompt: it knows such texts already, or more steps may help')
     labels = tuned.labels
@@ -141,18 +143,26 @@ def bp_tune(
   bp_tune reviews.csv --backbone t5-base device=cuda dtype=bfloat16 steps=1000
   bp_tune reviews.csv --words rotten=negative,fresh=positive --sources amazon,tweets
   bp_tune reviews.toml                      a task that a file describes, for all that is finer''')
-    p.add_argument('file', help='CSV, TSV, JSON, JSONL, Parquet (text also .gz), Arrow, a folder of datasets, an id of the Hub; or a TOML')
-    p.add('settings', nargs='*', suggest=_KEYS, help='key=value pairs, as steps=500 lr=.02 k=16 length=20 seed=1 max_src=512; bp_run --help lists them')
-    p.add_argument('--text', default='', help='column of the text, or several with commas between; found unless given')
+    p.add_argument('file',
+                   help='CSV, TSV, JSON, JSONL, Parquet (text also .gz), Arrow, a folder of datasets, an id of the Hub; or a TOML')
+    p.add('settings', nargs='*', suggest=_KEYS,
+          help='key=value pairs, as steps=500 lr=.02 k=16 length=20 seed=1 max_src=512; bp_run --help lists them')
+    p.add_argument('--text', default='',
+                   help='column of the text, or several with commas between; found unless given')
     p.add_argument('--label', default='', help='column of the answer; found unless given')
     p.add_argument('--kind', default='', help='labels, numbers or text; found unless given')
-    p.add_argument('--words', default='', metavar='A=B,…', help='words that the model reads in place of your labels')
+    p.add_argument('--words', default='', metavar='A=B,…',
+                   help='words that the model reads in place of your labels')
     p.add_argument('--name', default='', help="of the task; the file's unless given")
-    p.add('--sources', default='', suggest=TASKS, help='source tasks, with commas between: their posterior is learnt, or read where it has been')
-    p.add('--posterior', default='', suggest=posterior_names(), metavar='NAME', help='a source posterior that bp_source has learnt')
-    p.add('--backbone', default='mini', suggest=BACKBONES, help='mini, tiny-t5, a folder or an id of the Hub')
+    p.add('--sources', default='', suggest=TASKS,
+          help='source tasks, with commas between: their posterior is learnt, or read where it has been')
+    p.add('--posterior', default='', suggest=posterior_names(), metavar='NAME',
+          help='a source posterior that bp_source has learnt')
+    p.add('--backbone', default='mini', suggest=BACKBONES,
+          help='mini, tiny-t5, a folder or an id of the Hub')
     p.add_argument('--out', default='', help='folder of the prompt; tuned/NAME unless given')
-    p.add('--log', default='', suggest=('csv', 'tensorboard', 'wandb', 'trackio'), help='loggers, with commas between: csv, tensorboard, wandb, trackio')
+    p.add('--log', default='', suggest=('csv', 'tensorboard', 'wandb', 'trackio'),
+          help='loggers, with commas between: csv, tensorboard, wandb, trackio')
     p.add_argument('--dry-run', '--dry_run', action='store_true', help='only show what was understood')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     words = sys.argv[1:] if argv is None else argv
@@ -206,11 +216,15 @@ def bp_source(
   bp_source reviews --sources amazon,tweets,nyt
   bp_source mine --sources hotels,inns --tasks hotels.toml m=3 source_steps=200''')
     p.add_argument('name', help='to use it by: bp_tune FILE --posterior NAME')
-    p.add('settings', nargs='*', suggest=_KEYS, help='key=value pairs: m, source_steps, source_lr, length, …')
+    p.add('settings', nargs='*', suggest=_KEYS,
+          help='key=value pairs: m, source_steps, source_lr, length, …')
     p.add('--sources', required=True, suggest=TASKS, help='source tasks, with commas between')
-    p.add_argument('--tasks', default='', metavar='FILE', help='a TOML that describes tasks of your own')
-    p.add('--backbone', default='mini', suggest=BACKBONES, help='mini, tiny-t5, a folder or an id of the Hub')
-    p.add('--log', default='', suggest=('csv', 'tensorboard', 'wandb', 'trackio'), help='loggers, with commas between: csv, tensorboard, wandb, trackio')
+    p.add_argument('--tasks', default='', metavar='FILE',
+                   help='a TOML that describes tasks of your own')
+    p.add('--backbone', default='mini', suggest=BACKBONES,
+          help='mini, tiny-t5, a folder or an id of the Hub')
+    p.add('--log', default='', suggest=('csv', 'tensorboard', 'wandb', 'trackio'),
+          help='loggers, with commas between: csv, tensorboard, wandb, trackio')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a, strange = p.parse_known_intermixed_args(argv)
     with one_sentence('What was saved is kept; the same command goes on from there.'):
@@ -270,7 +284,8 @@ def _looked_through(file, task):
             columns |= dict.fromkeys(row)
             lacks = [c for c in task.reads if c not in row]
             if lacks:
-                raise ValueError(f'{Path(file).name}, row {n}: expected the columns {tuple(task.reads)}, got {tuple(row)}; {lacks[0]!r} is missing')
+                raise ValueError(f'{Path(file).name}, row {n}: expected the columns {tuple(task.reads)}, '
+                                 f'got {tuple(row)}; {lacks[0]!r} is missing')
             if any(_blank(row, [c]) for c in task.reads): empty.append(n)
     if not n: raise ValueError(f'{Path(file).name}: expected rows, got none')
     return n, list(columns), empty
@@ -295,12 +310,15 @@ def _told_task(a):
     if not (a.text or a.labels): return None
     if not a.text: raise ValueError('--labels needs --text too: the column that the adapter reads')
     labels = _some(a.labels)
-    return Task('adapter', **(dict(template=f'{{{a.text}}}') if not set(a.text) & set('{}:,') else dict(fields=_some(a.text))), labels=labels, prefix='')
+    plain = not set(a.text) & set('{}:,')
+    shown = dict(template=f'{{{a.text}}}') if plain else dict(fields=_some(a.text))
+    return Task('adapter', **shown, labels=labels, prefix='')
 
 def _predict(a):
     ending = Path(a.out).suffix.lower() if a.out else '.csv'
     if ending not in _OUT: raise ValueError(f'-o {a.out}: expected a name that ends in {", ".join(_OUT)}')
-    if not Path(a.run).exists(): raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, an adapter of PEFT, or a record')
+    if not Path(a.run).exists():
+        raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, an adapter of PEFT, or a record')
     if not Path(a.file).is_file(): raise ValueError(f'no file {a.file!r}')
     task = _told_task(a)
     from tqdm.auto import tqdm
@@ -330,13 +348,16 @@ def bp_predict(
   bp_predict tuned/reviews new.csv -o answers.csv
   bp_predict results/spam-pt-s0-0123abcd.json new.jsonl -o answers.jsonl     the prompt of a run
   bp_predict adapter new.csv --text review --labels bad,good                an adapter of PEFT''')
-    p.add_argument('run', help='folder that bp_tune or bp_export wrote, an adapter of PEFT, or the record of a run')
+    p.add_argument('run',
+                   help='folder that bp_tune or bp_export wrote, an adapter of PEFT, or the record of a run')
     p.add_argument('file', help='CSV, TSV, JSON, JSONL or Parquet; text files also .gz')
     p.add_argument('-o', '--out', default='', help='.csv, .tsv or .jsonl; printed as CSV unless given')
-    p.add_argument('--no-probabilities', dest='probabilities', action='store_false', help='the answers alone')
+    p.add_argument('--no-probabilities', dest='probabilities', action='store_false',
+                   help='the answers alone')
     p.add_argument('--device', default='cpu', help='cpu or cuda')
     p.add_argument('--text', default='', help='column that a foreign adapter reads')
-    p.add_argument('--labels', default='', help='what it may answer, with commas between; free text unless given')
+    p.add_argument('--labels', default='',
+                   help='what it may answer, with commas between; free text unless given')
     p.add_argument('--backbone', default='', help='its model, if it is not the one that it names')
     p.add_argument('--json', action='store_true', help='print JSON on what was done; needs -o')
     a = p.parse_args(argv)
@@ -345,7 +366,9 @@ def bp_predict(
         tuned, n, empty, counts = _predict(a)
         known = dict(rows=n, answered=n - len(empty), without_text=empty, out=a.out, answers=counts if tuned.labels else {})
         if a.json: return print(json.dumps(known))
-        if empty: print(f'{len(empty)} of {n} rows have no text and got no answer: {", ".join(map(str, empty[:8]))}', file=sys.stderr)
+        if empty:
+            listed = ', '.join(map(str, empty[:8]))
+            print(f'{len(empty)} of {n} rows have no text and got no answer: {listed}', file=sys.stderr)
         if a.out: print(f'{n - len(empty)} answers in {a.out}', file=sys.stderr)
 
 # %% ../nbs/59a_commands.ipynb #07ba2f18
@@ -370,7 +393,8 @@ def bp_export(
   bp_export tuned/reviews --peft adapter --push me/reviews-prompt''')
     p.add_argument('run', help='folder that bp_tune wrote, or the record of a run')
     p.add_argument('--peft', required=True, metavar='DIR', help='folder of the adapter')
-    p.add_argument('--push', default='', metavar='OWNER/NAME', help='a repository of the Hub, made if it is not there')
+    p.add_argument('--push', default='', metavar='OWNER/NAME',
+                   help='a repository of the Hub, made if it is not there')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
     with one_sentence():
@@ -395,11 +419,12 @@ def _kinds():
 def _thing(name):
     "The thing that a name stands for"
     path = Path(name)
-    if (path/'posterior.safetensors').is_file() or name in posterior_names(): return import_module('bayes_prompt.own').load_posterior(name)
+    def own(): return import_module('bayes_prompt.own') # with torch, only where it is needed
+    if (path/'posterior.safetensors').is_file() or name in posterior_names(): return own().load_posterior(name)
     if path.suffix == '.json' and path.is_file():
         from bayes_prompt.store import read_json
         return import_module('bayes_prompt.run').Record(read_json(path, 'record'))
-    if (path/'prompt.safetensors').is_file() or (path/'adapter_config.json').is_file(): return import_module('bayes_prompt.own').load_tuned(path)
+    if any((path/f).is_file() for f in ('prompt.safetensors', 'adapter_config.json')): return own().load_tuned(path)
     if path.suffix == '.toml' and path.is_file(): return read_tasks(path)[0]
     if path.exists(): return read_file(path)
     known = [*_kinds(), *TASKS, *posterior_names()]
@@ -416,7 +441,8 @@ def bp_show(
   bp_show results/spam-pt-s0-0123abcd.json
   bp_show movie
   bp_show tasks           also methods, backbones, posteriors''')
-    p.add('what', suggest=[*_kinds(), *TASKS, *posterior_names()], help='a folder, a record, a name; or tasks, methods, backbones, posteriors')
+    p.add('what', suggest=[*_kinds(), *TASKS, *posterior_names()],
+          help='a folder, a record, a name; or tasks, methods, backbones, posteriors')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
     with one_sentence():
