@@ -15,9 +15,9 @@ PALETTE = dict(
 
 # %% ../nbs/06_style.ipynb #71d89eab
 _LOOKS = dict(
-    bmtpt=('vermilion', '*'), average=('vermilion', 's'), source=('vermilion', 'd'),
+    bmtpt=('vermilion', '*'), average=('vermilion', 's'), source=('vermilion', 'd'), ensemble=('vermilion', 'H'),
     zero=('grey', 'o'), pt=('black', 'o'), vanilla=('grey', 'v'),
-    spot=('blue', 'o'), attempt=('purple', 'D'), mpt=('sky', 'P'), merge=('green', 'X'),
+    spot=('blue', 'o'), attempt=('purple', 'D'), mpt=('sky', 'P'), merge=('green', 'X'), mean=('green', 'D'),
     lora=('orange', '^'), adapters=('orange', '<'), bitfit=('orange', '>'),
     hyperformer=('orange', 'h'), hyperdecoder=('orange', 'p'), finetune=('black', 's'))
 
