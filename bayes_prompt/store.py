@@ -269,6 +269,13 @@ def file_fingerprint(path)->str: # 64 hex digits
     about = os.stat(path)
     return _hash(str(path), about.st_size, about.st_mtime_ns)
 
+# %% ../nbs/02_store.ipynb #c4a1f9d7
+def _wait(lock, folder):
+    "The one who worked there may have taken the folder away when it was done"
+    while True:
+        try: return lock.acquire()
+        except FileNotFoundError: Path(folder).mkdir(parents=True, exist_ok=True)
+
 # %% ../nbs/02_store.ipynb #bea1f0ba
 @contextmanager
 def alone(
@@ -281,7 +288,7 @@ def alone(
     try: lock.acquire(timeout=1)
     except Timeout:
         print(f'waiting: another process is at {what} in {folder}', file=sys.stderr, flush=True)
-        lock.acquire()
+        _wait(lock, folder)
     except OSError as e: raise OSError(f'cannot write to {folder}: {e.strerror or e}; choose another folder') from None
     try: yield
     finally: lock.release()
