@@ -270,11 +270,12 @@ def file_fingerprint(path)->str: # 64 hex digits
     return _hash(str(path), about.st_size, about.st_mtime_ns)
 
 # %% ../nbs/02_store.ipynb #c4a1f9d7
-def _wait(lock, folder):
+def _acquire(lock, folder, timeout=-1):
     "The one who worked there may have taken the folder away when it was done"
-    while True:
-        try: return lock.acquire()
+    for _ in range(100): # a folder that cannot hold a file gives the same error for ever
+        try: return lock.acquire(timeout=timeout)
         except FileNotFoundError: Path(folder).mkdir(parents=True, exist_ok=True)
+    return lock.acquire(timeout=timeout)
 
 # %% ../nbs/02_store.ipynb #bea1f0ba
 @contextmanager
@@ -285,10 +286,10 @@ def alone(
     "Be the only process that works in a folder"
     from filelock import FileLock, Timeout
     lock = FileLock(Path(folder)/'.lock')
-    try: lock.acquire(timeout=1)
+    try: _acquire(lock, folder, timeout=1)
     except Timeout:
         print(f'waiting: another process is at {what} in {folder}', file=sys.stderr, flush=True)
-        _wait(lock, folder)
+        _acquire(lock, folder)
     except OSError as e: raise OSError(f'cannot write to {folder}: {e.strerror or e}; choose another folder') from None
     try: yield
     finally: lock.release()

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PERMITS = re.compile( # names as packages write them
     r'apache|bsd|mit\b|isc|psf|python software foundation|mpl|mozilla public|unlicense|zlib|cc0|hpnd|zpl|0bsd|public domain|expat', re.I)
-LOOKED_AT = {} # name: licence, of packages whose metadata say it in no word that is known here
+LOOKED_AT = {'axe-playwright-python': 'MIT, by its licence file; axe in it is MPL-2.0'} # name: licence, of packages whose metadata say it in no word that is known here
 
 def pins(path):
     "Names and versions of a constraints file that hold for this Python"
