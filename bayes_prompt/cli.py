@@ -106,13 +106,11 @@ def _demo_runs(configs, out):
 
 def _demo_report(experiment, records, out):
     "What the runs say, and a figure"
-    import numpy as np
     from bayes_prompt.results import arms, forest, frame, written
     from bayes_prompt.style import use_style
-    from bayes_prompt.verdicts import learnt, report, with_examples
+    from bayes_prompt.verdicts import learnt, of_sources, report, with_examples
     df = frame(records)
-    own = [t in s for t, s in zip(df.target, df.sources)] # sources that were scored
-    asked = with_examples(arms(df[~np.array(own)]))
+    asked = with_examples(arms(df[~of_sources(df)]))
     found = report(asked, experiment.compares)
     parts = dict(question=experiment.answers, sources=learnt(df), scores=found['scores'], verdicts=found['verdicts'])
     text = written(parts)

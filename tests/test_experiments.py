@@ -73,6 +73,13 @@ def test_the_demo_uses_what_its_search_chose(name):
         assert means[method].max() == max(means[method][c.target.lr]) and means[method, c.target.lr, c.target.sigma] == means[method].max()
         if method == 'bmtpt': assert c.target.lr_low == c.target.lr
 
+def test_at_one_rate_only_the_rate_is_another():
+    def bare(c): return _dotted(c.changed({'target.lr': .01, 'target.lr_low': .01}).differences())
+    demo = {(c.method, c.target.task, c.seed): c for c in read_experiment(FILES['demo_smollm2']).configs if c.data.part == 'test'}
+    for c in read_experiment(FILES['demo_smollm2_same_rate']).configs:
+        same = demo[c.method, c.target.task, c.seed]
+        assert bare(c) == bare(same) and c.target.lr != same.target.lr
+
 def test_the_comparison_uses_what_its_search_chose():
     s = load(FOLDERS['compare_rate_search'])
     scores = s.assign(rate=[rate(r) for _, r in s.iterrows()]).groupby(['method', 'rate']).score.mean()
