@@ -16,6 +16,14 @@ from bayes_prompt.train import Callback, PromptTuning, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    "torchrun gives each process one thread, and the last bits of a sum depend on the number of threads"
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 def free_port():
     with socket.socket() as s:
         s.bind(('localhost', 0))
