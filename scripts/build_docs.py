@@ -134,8 +134,8 @@ def tabled(cell, source):
     "Data frames among the outputs as tables with a caption"
     for o in cell.get('outputs', []):
         found = ''.join(o.get('data', {}).get('text/html', ''))
-        if 'class="dataframe"' in found: o['data'] = {'text/html': tidy(found, option(source, 'tbl-cap'))}
-    cell['source'] = re.sub(r'(?m)^#\| tbl-cap: .*\n', '', source)
+        if 'class="dataframe"' in found: o['data'] = {'text/html': tidy(found, option(source, 'tbl-cap'), option(source, 'tbl-rows'))}
+    cell['source'] = re.sub(r'(?m)^#\| tbl-\w+: .*\n', '', source)
 
 
 def fold(cell):

@@ -1,7 +1,8 @@
 """Data frames of the notebooks as tables of the site.
 
 pandas prints two rows of headers, half of them empty, and lines as long as there are columns. Here a table has one row of headers (and
-groups above it), words instead of `snake_case`, its `#| tbl-cap` as a caption, and is cut into pieces that fit the page.
+groups above it), words instead of `snake_case`, its `#| tbl-cap` as a caption, and is cut into pieces that fit the page. What the rows
+are is the name of the index, or what `#| tbl-rows` says.
 """
 import re
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from html import escape, unescape
 from itertools import groupby
 from xml.etree import ElementTree
 
-WIDE = 96    # letters of a line of the table at 1280 px
+WIDE = 108    # letters of a line of the table at 1280 px
+WORDS = {'GLUE_avg': 'GLUE, mean', 'SG_avg': 'SuperGLUE, mean', 'lr': 'learning rate', 'kl': 'KL', 'nll': 'NLL, nats', 'brier': 'Brier', 'ece': 'ECE',
+         'low': '95 % from', 'high': 'to', 'holm': "Holm's p", 'flip': 'sign-flip p', 'excludes_zero': 'without 0', 'constant': 'a constant answer'}
 PLAIN = {'NaN': '', 'None': '', 'True': 'yes', 'False': 'no'}
 
 
@@ -20,7 +23,7 @@ class Table:
     rows: list      # of (labels, values); a label is None where the one above goes on
 
 
-def words(text): return text.replace('_', ' ')
+def words(text): return WORDS.get(text, text.replace('_', ' '))
 
 
 def cells(row):
@@ -90,7 +93,8 @@ def piece(table, at, caption):
     return '\n'.join(['<table class="table shown">', *lines, '</table>'])
 
 
-def tidy(html, caption=''):
+def tidy(html, caption='', rows=''):
     "Of pandas' HTML: the tables to read, below each other"
     table = read(html)
+    if rows: table.names = rows.split(', ') if len(table.names) > 1 else [rows]
     return '\n'.join(piece(table, at, caption if not at.start else '') for at in pieces(table))
