@@ -9,6 +9,7 @@ __all__ = ['write', 'write_json', 'read_json', 'read_table', 'save_tensors', 'Da
 # %% ../nbs/02_store.ipynb #7bd7dbda
 import hashlib, json, os, re, sys, uuid, zlib
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
@@ -278,6 +279,19 @@ def _acquire(lock, folder, timeout=-1):
     return lock.acquire(timeout=timeout)
 
 # %% ../nbs/02_store.ipynb #bea1f0ba
+class _Busy(Exception):
+    "Another process works there, and this one has other things to do"
+
+_may_wait = ContextVar('may_wait', default=True)
+
+@contextmanager
+def _waiting(may:bool):
+    "Whether `alone` waits for another process, or raises `_Busy`"
+    before = _may_wait.set(may)
+    try: yield
+    finally: _may_wait.reset(before)
+
+# %% ../nbs/02_store.ipynb #78f47d94
 @contextmanager
 def alone(
     folder, # Where a stage keeps its files
@@ -285,9 +299,10 @@ def alone(
 ):
     "Be the only process that works in a folder"
     from filelock import FileLock, Timeout
-    lock = FileLock(Path(folder)/'.lock')
-    try: _acquire(lock, folder, timeout=1)
+    lock, waits = FileLock(Path(folder)/'.lock'), _may_wait.get()
+    try: _acquire(lock, folder, timeout=1 if waits else 0)
     except Timeout:
+        if not waits: raise _Busy(folder) from None
         print(f'waiting: another process is at {what} in {folder}', file=sys.stderr, flush=True)
         _acquire(lock, folder)
     except OSError as e: raise OSError(f'cannot write to {folder}: {e.strerror or e}; choose another folder') from None
