@@ -11,6 +11,7 @@ import hashlib, json, os, re, sys, uuid, zlib
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from stat import S_IFREG, S_ISDIR, S_ISREG
 
 # %% ../nbs/02_store.ipynb #542df0b3
 def _sync_folder(folder):
@@ -58,9 +59,12 @@ def write_json(
 # %% ../nbs/02_store.ipynb #782f77e3
 def _bytes(path, what):
     "What is in a file; `ValueError` when there is none. A device has no end"
-    if path.is_dir(): raise ValueError(f'the {what} {path} is a folder: name a file in it')
-    if path.exists() and not path.is_file(): raise ValueError(f'the {what} {path} is no file: expected one')
-    try: return path.read_bytes()
+    try: kind = os.stat(path).st_mode
+    except (OSError, ValueError): kind = S_IFREG # reading it says why
+    if S_ISDIR(kind): raise ValueError(f'the {what} {path} is a folder: name a file in it')
+    if not S_ISREG(kind): raise ValueError(f'the {what} {path} is no file: expected one')
+    try:
+        with open(path, 'rb', buffering=0) as f: return f.read()
     except FileNotFoundError: raise ValueError(f'no {what} {str(path)!r}') from None
     except (OSError, ValueError) as e: # a name with a zero byte too
         raise ValueError(f'the {what} {str(path)!r} cannot be read: {getattr(e, "strerror", None) or e}') from None
@@ -71,10 +75,13 @@ def _shallow(obj):
     "How many keys there are, if it is not nested without end: what comes later goes through it by recursion"
     level, keys = [obj] if type(obj) in _NESTS else [], 0
     for _ in range(50):
-        keys += sum(len(x) for x in level if type(x) is dict)
-        inside = [x.values() if type(x) is dict else x for x in level]
-        level = [x for xs in inside for x in xs if type(x) in _NESTS]
-        if not level: return keys
+        dicts, inside = [x for x in level if type(x) is dict], []
+        keys += sum(map(len, dicts))
+        for x in dicts: inside += x.values()
+        for x in level:
+            if type(x) is list: inside += x
+        if _NESTS.isdisjoint(map(type, inside)): return keys
+        level = [x for x in inside if type(x) in _NESTS]
     raise ValueError('it is nested more than 50 deep')
 
 def _object(pairs):
