@@ -144,7 +144,7 @@ def _dotted(changes, path=''):
     out = {}
     if path.count('.') > 9: raise ValueError(f'{path[:40]}: expected a few tables within one another, got ten')
     for key, value in changes.items():
-        if isinstance(value, dict) and value: out |= _dotted(value, f'{path}{key}.')
+        if isinstance(value, dict) and value: out.update(_dotted(value, f'{path}{key}.'))
         else: out[f'{path}{key}'] = value
     return out
 

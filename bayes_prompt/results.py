@@ -7,7 +7,8 @@ __all__ = ['label_of', 'frame', 'load', 'predictions', 'arms', 'table', 'differe
            'forest']
 
 # %% ../nbs/55_results.ipynb #23962b8a
-import json, os
+import gc, json, os
+from contextlib import contextmanager
 from itertools import groupby, islice
 from numbers import Real
 from pathlib import Path
@@ -136,13 +137,23 @@ def _read_rows(files, metric):
         yield from _rows(record, metric) if metric else rows
 
 # %% ../nbs/55_results.ipynb #ef922d8e
+@contextmanager
+def _uncollected():
+    "Without the search for cycles, of which records have none: it would go through all that was read, again and again"
+    was = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was: gc.enable()
+
+# %% ../nbs/55_results.ipynb #fef63ce9
 def load(
     folder, # Of JSON records; or a list of their files
     metric:str=None, # One of the scores; each task's headline unless given
 )->pd.DataFrame: # One row per run and target
     "Read records; `ValueError` names a broken one, or says that there are none"
     files = folder if isinstance(folder, list) else _files(folder)
-    df = _table(_read_rows(files, metric))
+    with _uncollected(): df = _table(_read_rows(files, metric))
     if df.empty: raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
     return df
 
