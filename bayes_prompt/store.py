@@ -7,11 +7,12 @@ __all__ = ['write', 'write_json', 'read_json', 'read_table', 'save_tensors', 'Da
            'fingerprint', 'file_fingerprint', 'alone']
 
 # %% ../nbs/02_store.ipynb #7bd7dbda
-import hashlib, json, os, re, sys, uuid, zlib
+import hashlib, json, orjson, os, re, sys, uuid, zlib
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
+from stat import S_IFREG, S_ISDIR, S_ISREG
 
 # %% ../nbs/02_store.ipynb #542df0b3
 def _sync_folder(folder):
@@ -59,9 +60,12 @@ def write_json(
 # %% ../nbs/02_store.ipynb #782f77e3
 def _bytes(path, what):
     "What is in a file; `ValueError` when there is none. A device has no end"
-    if path.is_dir(): raise ValueError(f'the {what} {path} is a folder: name a file in it')
-    if path.exists() and not path.is_file(): raise ValueError(f'the {what} {path} is no file: expected one')
-    try: return path.read_bytes()
+    try: kind = os.stat(path).st_mode
+    except (OSError, ValueError): kind = S_IFREG # reading it says why
+    if S_ISDIR(kind): raise ValueError(f'the {what} {path} is a folder: name a file in it')
+    if not S_ISREG(kind): raise ValueError(f'the {what} {path} is no file: expected one')
+    try:
+        with open(path, 'rb', buffering=0) as f: return f.read()
     except FileNotFoundError: raise ValueError(f'no {what} {str(path)!r}') from None
     except (OSError, ValueError) as e: # a name with a zero byte too
         raise ValueError(f'the {what} {str(path)!r} cannot be read: {getattr(e, "strerror", None) or e}') from None
@@ -72,10 +76,13 @@ def _shallow(obj):
     "How many keys there are, if it is not nested without end: what comes later goes through it by recursion"
     level, keys = [obj] if type(obj) in _NESTS else [], 0
     for _ in range(50):
-        keys += sum(len(x) for x in level if type(x) is dict)
-        inside = [x.values() if type(x) is dict else x for x in level]
-        level = [x for xs in inside for x in xs if type(x) in _NESTS]
-        if not level: return keys
+        dicts, inside = [x for x in level if type(x) is dict], []
+        keys += sum(map(len, dicts))
+        for x in dicts: inside += x.values()
+        for x in level:
+            if type(x) is list: inside += x
+        if _NESTS.isdisjoint(map(type, inside)): return keys
+        level = [x for x in inside if type(x) in _NESTS]
     raise ValueError('it is nested more than 50 deep')
 
 def _object(pairs):
@@ -86,22 +93,38 @@ def _object(pairs):
     twice = next(key for key, _ in pairs if key in seen or seen.add(key))
     raise ValueError(f'two values for the key {twice[:40]!r}')
 
-def _read_json(text):
-    "JSON in which no object has a key twice; where as many keys are left as there were, none has"
-    obj = json.loads(text)
-    keys = _shallow(obj)
-    once = text.count(':') == keys or len(re.findall(r'"\s*:', text)) == keys # of more, some may be in texts
-    return obj if once else json.loads(text, object_pairs_hook=_object)
+_DIGITS, _LONG = bytes(ord('0') if i in b'123456789' else i for i in range(256)), b'0'*19
 
-def _read_toml(text):
+def _has_long(data):
+    "May there be a whole number of more than 64 bits?"
+    data = data.translate(_DIGITS)
+    at = data.find(_LONG)
+    while at > 0 and data[at-1] == ord('.'): at = data.find(_LONG, at + 19) # a fraction
+    return at >= 0
+
+def _loads(data):
+    "What `json` gives for bytes; from orjson, but for NaN, for whole numbers that it would round, and for errors"
+    if not _has_long(data):
+        try: return orjson.loads(data)
+        except ValueError: pass
+    return json.loads(data.decode('utf-8-sig'))
+
+def _read_json(data):
+    "JSON in which no object has a key twice; where as many keys are left as there were, none has"
+    obj = _loads(data)
+    keys = _shallow(obj)
+    once = data.count(b':') == keys or len(re.findall(rb'"\s*:', data)) == keys # of more, some may be in texts
+    return obj if once else json.loads(data.decode('utf-8-sig'), object_pairs_hook=_object)
+
+def _read_toml(data):
     try: import tomllib
     except ImportError: import tomli as tomllib # Python 3.10
-    obj = tomllib.loads(text)
+    obj = tomllib.loads(data.decode('utf-8-sig'))
     _shallow(obj)
     return obj
 
 def _parsed(data, path, what, format, loads):
-    try: return loads(data.decode('utf-8-sig'))
+    try: return loads(data)
     except (ValueError, RecursionError) as e:
         said = ' '.join(str(e).split())[:100]
         raise ValueError(f'the {what} {path} is not {format}, it may be cut off ({said}): mend or remove it') from None
