@@ -18,7 +18,7 @@ from .config import flat
 from .options import choose, methods, unknown
 from .statistics import crossed
 from .store import read_json
-from .style import colour, marker
+from .style import colour, label_lines, marker
 from .tasks import TASKS
 
 # %% ../nbs/55_results.ipynb #2d4ffbdf
@@ -422,9 +422,9 @@ def _ratios(ax, df):
         ax.semilogy(ratio, color=colour('bmtpt'), lw=1, alpha=.7, label=label)
     predicted = ran.predicted_ratio.dropna()
     if len(predicted):
-        ax.axhline(predicted.iloc[0], color='k', ls=':', lw=1, label='at samples of a full-data posterior')
-    ax.set(xlabel='source step')
-    ax.legend()
+        ax.axhline(predicted.iloc[0], color='k', ls=':', lw=1, label='at samples of\na full-data posterior')
+    ax.set(xlabel='source step', title='repulsion of the source stage')
+    label_lines(ax)
 
 # %% ../nbs/55_results.ipynb #cf765e7d
 def plot(

@@ -13,6 +13,7 @@ from nbdev.doclinks import NbdevLookup, _nbpath2html
 from nbdev.serve import proc_nbs
 
 from build_readme import option
+from tables import tidy
 
 CDN = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@([\d.]+)/dist')
 KATEX = re.compile(r'package/(LICENSE|dist/(katex\.min\.(css|js)|contrib/auto-render\.min\.js|fonts/[\w-]+\.woff2))')
@@ -129,10 +130,21 @@ def drawing(cell, source):
                                   f'alt="{alt}" src="data:image/svg+xml;base64,{src}"></p><figcaption>{cap}</figcaption></figure></div>'}
 
 
+def tabled(cell, source):
+    "Data frames among the outputs as tables with a caption"
+    for o in cell.get('outputs', []):
+        found = ''.join(o.get('data', {}).get('text/html', ''))
+        if 'class="dataframe"' in found: o['data'] = {'text/html': tidy(found, option(source, 'tbl-cap'), option(source, 'tbl-rows'))}
+    cell['source'] = re.sub(r'(?m)^#\| tbl-\w+: .*\n', '', source)
+
+
 def fold(cell):
     "What draws a figure, and imports, are folded: the figure is what is looked at"
     source = cell['source'] if isinstance(cell['source'], str) else ''.join(cell['source'])
-    if cell['cell_type'] == 'code': drawing(cell, source)
+    if cell['cell_type'] == 'code':
+        drawing(cell, source)
+        tabled(cell, source)
+        source = cell['source']
     if cell['cell_type'] != 'code' or 'code-fold:' in source or 'echo: false' in source: return
     lines = [l for l in source.splitlines() if l.strip() and not l.startswith('#')]
     drawn = 'fig-cap:' in source
