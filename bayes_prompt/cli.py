@@ -153,7 +153,7 @@ def _choices():
 class Arguments(argparse.ArgumentParser):
     "A command's options: one style of help, and completion where argcomplete is installed"
     def __init__(self, name, does, examples='', lists=()):
-        shown = [f'examples:\n{examples.strip()}'] if examples else []
+        shown = [f'examples:\n{examples.strip(chr(10))}'] if examples else []
         epilog = '\n\n'.join([*shown, *lists, _EXIT])
         super().__init__(name, description=does, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
 

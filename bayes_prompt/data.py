@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from numbers import Integral
 from pathlib import Path
 import numpy as np
@@ -55,11 +55,20 @@ def _opened(path):
 def separator_of(
     path, # A CSV file, perhaps zipped
 )->str: # A comma, a semicolon, a tab or a bar
-    "What stands between columns: what stands most often in the header"
+    "What the header has between its columns; of two such, the one that cuts the rows below alike"
     path = Path(path)
     if '.tsv' in [e.lower() for e in path.suffixes]: return '\t'
-    with _opened(path) as f: header = re.sub(r'"[^"]*"', '', f.readline())
-    return max(',;\t|', key=header.count)
+    with _opened(path) as f: first, *below = [*islice(f, 50)] or ['']
+    if said := _SEP.fullmatch(first.strip()): return said[1]
+    header = re.sub(r'"[^"]*"', '', first)
+    return max(',;\t|', key=lambda s: (s in header and _alike(first, below, s), header.count(s)))
+
+_SEP = re.compile('sep=([,;|])') # a first line that Excel reads and writes
+
+def _alike(header, below, separator):
+    "How many lines have as many cells as the header; those with quotes are not looked at"
+    cells = len(next(csv.reader([header], delimiter=separator)))
+    return sum(line.count(separator) + 1 == cells for line in below if '"' not in line)
 
 # %% ../nbs/11_data.ipynb #1639b91c
 def _object(pairs):
@@ -84,7 +93,9 @@ def _csv_rows(path):
     "Rows under a header, one after the other"
     csv.field_size_limit(2**30)
     with _opened(path) as f:
-        cells = csv.reader(f, delimiter=separator_of(path), strict=True)
+        first = f.readline()
+        lines = f if _SEP.fullmatch(first.strip()) else chain([first], f)
+        cells = csv.reader(lines, delimiter=separator_of(path), strict=True)
         filled = (row for row in cells if len(row) > 1 or ''.join(row).strip()) # no empty lines
         names = next(filled, [])
         _check_names(names)
@@ -119,6 +130,7 @@ def _check_start(path):
     with open(path, 'rb') as f: seems = _STARTS.get(f.read(4))
     if seems: raise ValueError(f'it seems to be {seems}')
 
+_SAVE = dict.fromkeys(('.xlsx', '.xls', '.ods', '.numbers'), 'save the sheet as CSV') # what to do with other files
 KINDS = {'.parquet': _parquet, '.jsonl': _json, '.json': _json, '.csv': _csv, '.tsv': _csv} # texts also + .gz
 
 # %% ../nbs/11_data.ipynb #6a781a7b
@@ -126,7 +138,7 @@ KINDS = {'.parquet': _parquet, '.jsonl': _json, '.json': _json, '.csv': _csv, '.
 def _readable(path):
     "What a broken file provokes, in one sentence"
     try: yield
-    except UnicodeDecodeError as e: reason = f'expected UTF-8 or UTF-16 ({e.reason} at byte {e.start})'
+    except UnicodeDecodeError as e: reason = f'expected UTF-8 or UTF-16 ({e.reason} at byte {e.start}): save it as UTF-8'
     except json.JSONDecodeError as e: reason = f'expected an object of columns a line ({e})'
     except csv.Error as e: reason = f'expected rows under a header ({e})'
     except (ValueError, zlib.error, OSError, EOFError, RecursionError) as e: reason = str(e)
@@ -141,7 +153,9 @@ def read_rows(
     path = Path(path)
     *_, packed, kind = ['', ''] + [e.lower() for e in path.suffixes]
     if kind == '.gz' and packed != '.parquet': kind = packed
-    if kind not in KINDS: raise ValueError(f'{path.name}: expected a file that ends in {", ".join(KINDS)}')
+    if kind not in KINDS:
+        todo = _SAVE.get(kind, 'name it by what is in it, as .csv for columns between commas, semicolons or tabs')
+        raise ValueError(f'{path.name}: expected a file that ends in {", ".join(KINDS)}: {todo}')
     if not path.is_file(): raise ValueError(f'{path.name} cannot be read: expected a file, there is none') # a device has no end
     with _readable(path):
         if kind != '.parquet': _check_start(path)
