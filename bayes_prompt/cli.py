@@ -11,6 +11,7 @@ import argparse, json, os, signal, sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from importlib.util import find_spec
 from fastcore.script import call_parse, store_true
 import bayes_prompt
 from .config import Config, _dotted, make_config, parse_changes
@@ -194,7 +195,10 @@ def check_words(
     "`ValueError` for names that can be none, before torch is loaded"
     check_backbone(backbone)
     known = dict.fromkeys(names('loggers:LOGGERS'))
-    for name in log.split(',') if log else (): choose(name, known, 'logger')
+    for name in log.split(',') if log else ():
+        choose(name, known, 'logger')
+        if name != 'csv' and not find_spec(name):
+            raise ValueError(f'the logger needs the package {name!r}, which is not installed: pip install {name}')
 
 # %% ../nbs/58_cli.ipynb #222df23e
 def bp_run(
