@@ -132,6 +132,11 @@ def _parsed(data, path, what, format, loads):
         raise ValueError(f'the {what} {path} is not {format}, it may be cut off ({said}): mend or remove it') from None
 
 # %% ../nbs/02_store.ipynb #434d472f
+def inside(name):
+    "Does a name that stands in a file stay in the folder to which it is joined, on any system?"
+    return not re.search(r'^[/\\~]|^\w:|(^|[/\\])\.\.([/\\]|$)|\0', name)
+
+# %% ../nbs/02_store.ipynb #6f7a96ec
 def read_json(
     path, # A file
     what:str='file', # What it should be, for the error
