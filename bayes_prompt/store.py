@@ -133,6 +133,11 @@ def _parsed(data, path, what, format, loads):
         raise ValueError(f'the {what} {path} is not {format}, it may be cut off ({said}): mend or remove it') from None
 
 # %% ../nbs/02_store.ipynb #434d472f
+def inside(name):
+    "Does a name that stands in a file stay in the folder to which it is joined, on any system?"
+    return not re.search(r'^[/\\~]|^\w:|(^|[/\\])\.\.([/\\]|$)|\0', name)
+
+# %% ../nbs/02_store.ipynb #6f7a96ec
 def read_json(
     path, # A file
     what:str='file', # What it should be, for the error
@@ -303,8 +308,7 @@ def _plain(x):
     if hasattr(x, 'detach'):
         x = x.detach().cpu().contiguous()
         known = x.float() if 'bfloat16' in str(x.dtype) else x # numpy lacks it
-        data = known.numpy().tobytes()
-        return str(x.dtype), tuple(x.shape), hashlib.sha256(data).hexdigest()
+        return str(x.dtype), tuple(x.shape), hashlib.sha256(known.numpy()).hexdigest()
     if isinstance(x, dict): return tuple(sorted((str(k), _plain(v)) for k, v in x.items()))
     if isinstance(x, (list, tuple)) and any(hasattr(o, 'detach') for o in x): return type(x)(map(_plain, x))
     if callable(x) and hasattr(x, '__code__'): return x.__module__, x.__qualname__, x.__code__.co_code, repr(x.__code__.co_consts)
