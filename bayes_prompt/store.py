@@ -11,6 +11,7 @@ import hashlib, json, orjson, os, re, sys, uuid, zlib
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from itertools import chain
 from io import BytesIO
 from pathlib import Path
 from stat import S_IFREG, S_ISDIR, S_ISREG
@@ -75,17 +76,24 @@ def _bytes(path, what, most=-1):
 
 _NESTS = {dict, list}
 
+def _flat_dicts(x):
+    return {dict}.issuperset(map(type, x)) and _NESTS.isdisjoint(map(type, chain.from_iterable(map(dict.values, x))))
+
 def _shallow(obj):
     "How many keys there are, if it is not nested without end: what comes later goes through it by recursion"
     level, keys = [obj] if type(obj) in _NESTS else [], 0
-    for _ in range(50):
-        dicts, inside = [x for x in level if type(x) is dict], []
-        keys += sum(map(len, dicts))
-        for x in dicts: inside += x.values()
+    for depth in range(50):
+        deeper = []
         for x in level:
-            if type(x) is list: inside += x
-        if _NESTS.isdisjoint(map(type, inside)): return keys
-        level = [x for x in inside if type(x) in _NESTS]
+            if type(x) is dict:
+                keys += len(x)
+                x = x.values()
+            elif depth < 49 and _flat_dicts(x): # as a history: many, of few keys each
+                keys += sum(map(len, x))
+                continue
+            if not _NESTS.isdisjoint(map(type, x)): deeper += [y for y in x if type(y) in _NESTS]
+        if not deeper: return keys
+        level = deeper
     raise ValueError('it is nested more than 50 deep')
 
 def _object(pairs):
