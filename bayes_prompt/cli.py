@@ -11,7 +11,7 @@ import argparse, json, os, signal, sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from importlib.util import find_spec
 from fastcore.script import call_parse, store_true
 import bayes_prompt
 from .config import Config, _dotted, make_config, parse_changes
@@ -91,18 +91,9 @@ def _kept(out):
     return (f'{records} finished runs, {posteriors} finished and {begun} begun source posteriors are kept in {out}; '
             'the same command goes on from there.')
 
-def _demo_runs(configs, out):
-    "Run them, a line for each"
-    from bayes_prompt.run import run
-    began, records = perf_counter(), []
-    for i, c in enumerate(configs, 1):
-        r = run(c, out, progress=sys.stderr.isatty())
-        records.append(r)
-        score = f'{r["metric"]} {r["scores"][r["metric"]]:.3f}'
-        part = c.data.part if c.data.part != 'test' else ''
-        print(f'[{i:2}/{len(configs)}] seed {c.seed}  {c.target.task:11} {c.method:9} {score}   '
-              f'{perf_counter()-began:4.0f} s  {part}', flush=True)
-    return records
+def _demo_workers(device):
+    "A process for each core, up to four: small models gain less from a second thread"
+    return 1 if device != 'cpu' else min(os.cpu_count() or 1, 4)
 
 def _demo_report(experiment, records, out):
     "What the runs say, and a figure"
@@ -128,17 +119,19 @@ def bp_demo(
     seeds:int=3, # Number of target seeds
     backbone:str='mini', # "mini", "smollm2", "tiny-t5", a local folder or a Hugging Face id
     device:str='cpu', # "cpu" or "cuda"
+    workers:int=0, # Processes; one a core, at most 4, unless given, and one on a GPU
 ):
     "SVGD learns a posterior over soft prompts from source tasks; BMTPT beside its peers at equal compute on two few-shot targets"
     out = out or ('bp_demo' if backbone == 'mini' else f'bp_demo_{Path(backbone).name}')
     with one_sentence(lambda: _kept(out)):
         experiment = demo_experiment(backbone, seeds, quick, device)
-        print('loading torch and the backbone …', flush=True)
-        import torch
         from bayes_prompt.machine import check_out
+        from bayes_prompt.sweep import make_all
         check_out(out)
-        print(f'{torch.get_num_threads()} threads; beside another busy process OMP_NUM_THREADS=1 is faster', flush=True)
-        _demo_report(experiment, _demo_runs(experiment.configs, out), out)
+        workers = workers or _demo_workers(device)
+        print(f'{len(experiment.configs)} runs in {workers} process{"es"*(workers > 1)}, loading torch and the backbone …', flush=True)
+        records = make_all(experiment, out, sys.stderr.isatty(), workers)
+        _demo_report(experiment, records, out)
 
 # %% ../nbs/58_cli.ipynb #009dd0fe
 _EXIT = 'exit status: 0 done; 1 refused or failed, with a sentence that says why; 2 an option that there is not; 130 stopped'
@@ -161,7 +154,7 @@ def _choices():
 class Arguments(argparse.ArgumentParser):
     "A command's options: one style of help, and completion where argcomplete is installed"
     def __init__(self, name, does, examples='', lists=()):
-        shown = [f'examples:\n{examples.strip()}'] if examples else []
+        shown = [f'examples:\n{examples.strip(chr(10))}'] if examples else []
         epilog = '\n\n'.join([*shown, *lists, _EXIT])
         super().__init__(name, description=does, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -202,7 +195,10 @@ def check_words(
     "`ValueError` for names that can be none, before torch is loaded"
     check_backbone(backbone)
     known = dict.fromkeys(names('loggers:LOGGERS'))
-    for name in log.split(',') if log else (): choose(name, known, 'logger')
+    for name in log.split(',') if log else ():
+        choose(name, known, 'logger')
+        if name != 'csv' and not find_spec(name):
+            raise ValueError(f'the logger needs the package {name!r}, which is not installed: pip install {name}')
 
 # %% ../nbs/58_cli.ipynb #222df23e
 def bp_run(

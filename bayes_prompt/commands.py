@@ -53,12 +53,15 @@ def _pairs(text, what):
 def _some(text): return tuple(t.strip() for t in text.split(',') if t.strip()) if text else ()
 
 _KEYS = [f'{key}=' for key in SHORT]
+_OPTIONS = 'text label kind words name posterior out log'.split() # of commands, which are no settings
 
 def _settings(words, strange):
     "key=value words, checked"
     if strange:
         key = strange[0].lstrip('-').partition('=')[0].replace('-', '_')
         raise ValueError(f'no option {strange[0]!r}: a setting is written without dashes, {key}=…')
+    mine = [w for w in words if w.partition('=')[0] in _OPTIONS]
+    if mine: raise ValueError(f'no setting {mine[0]!r}: it is an option of the command, --{mine[0].replace("=", " ", 1)}')
     changes = parse_changes(words)
     for key in ('method', 'target.task', 'target.others'):
         if key in changes: raise ValueError(f'{key}: here a prompt is tuned on one file; bp_run has all else')
@@ -79,7 +82,7 @@ def _own(a, changes):
     "The file as a task, or a task that a TOML describes"
     if Path(a.file).suffix == '.toml': return _described(a)
     words, most = _pairs(a.words, '--words'), changes.get('data.max_src') or 256
-    return read_file(a.file, _some(a.text), a.label or None, a.kind or None, words, a.name, changes.get('seed', 0), most)
+    return read_file(a.file, a.text or None, a.label or None, a.kind or None, words, a.name, changes.get('seed', 0), most)
 
 def _described(a):
     if a.text or a.label or a.words or a.kind:

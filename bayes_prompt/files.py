@@ -128,36 +128,48 @@ def _longest(rows, columns):
     second = by[1][0] if len(by) > 1 else 0
     return by[0][1] if by and by[0][0] > max(2*second, 12) else None
 
+def _numbers_rows(rows, column):
+    "Is something short in every row, and in each another? It is a number of the row, or its name"
+    cells = [str(row.get(column)) for row in rows if not _empty(row.get(column))]
+    return len({*cells}) == len(cells) > 1 and not any(' ' in c for c in cells[:1000])
+
 def _called(columns, usual):
     found = [c for c in columns if c.strip().casefold() in usual]
     return found[0] if len(found) == 1 else None
 
 # %% ../nbs/15_files.ipynb #035f823d
-def _ask(what, option, rows, columns):
+def _ask(what, rows, columns):
     some = ', '.join(f'{c!r} ({str(rows[0].get(c))[:20]!r}, …)' for c in columns[:12])
-    return ValueError(f'which column is the {what}? Say {option}=…; there are {some}')
+    several = ', or several with commas between,'*(what == 'text')
+    return ValueError(f'which column is the {what}? Say {what}=NAME{several} in Python, '
+                      f'--{what} NAME on the command line; there are {some}')
 
 def _named(columns, wanted, what):
-    "Columns that were asked for; `ValueError` names the nearest"
-    for c in wanted:
-        if c not in columns: raise unknown(f'column for the {what}', c, columns)
-    return tuple(wanted)
+    "Columns that were asked for, blanks around their names aside; `ValueError` names the nearest"
+    if isinstance(wanted, str): wanted = [wanted] if wanted in columns else re.split(' *, *', wanted)
+    known = {c.strip(): c for c in columns} | {c: c for c in columns}
+    for c in wanted or ():
+        if c not in known: raise unknown(f'column for the {what}', c, columns)
+    return [known[c] for c in wanted or ()]
+
+def _only(rows, free, texts):
+    "The one column that is left for the answer, beside the text and what numbers the rows"
+    rest = free if texts else [c for c in free if c != (_called(free, _TEXT) or _longest(rows, free))]
+    if len(rest) == len(free) and not texts: return None # no text to be told from
+    if len(rest) > 1: rest = [c for c in rest if not _numbers_rows(rows, c)]
+    return rest[0] if len(rest) == 1 else None
 
 def _find(rows, columns, text, label):
     "The columns of text and label, and how they were found"
-    texts = [text] if isinstance(text, str) else list(text or ())
-    _named(columns, texts, 'text')
-    _named(columns, [label] if label else [], 'label')
+    texts = _named(columns, text, 'text')
+    label = next(iter(_named(columns, [label] if label else None, 'label')), None)
     free = [c for c in columns if c not in texts and c != label]
-    if not label:
-        label = _called(free, _LABEL) or (free[0] if len(free) == 1 and texts else None)
-        rest = [c for c in free if c != _longest(rows, free)]
-        if not label and not texts and len(rest) == 1: label = rest[0]
-        if not label: raise _ask('label', 'label', rows, free)
+    if not label: label = _called(free, _LABEL) or _only(rows, free, texts)
+    if not label: raise _ask('label', rows, free)
     free = [c for c in free if c != label]
     if not texts:
         found = _called(free, _TEXT) or _longest(rows, free) or (free[0] if len(free) == 1 else None)
-        if not found: raise _ask('text', 'text', rows, free)
+        if not found: raise _ask('text', rows, free)
         texts = [found]
     if label in texts: raise ValueError(f'the column {label!r} cannot be both text and label: name two columns')
     return tuple(texts), label
@@ -175,7 +187,7 @@ def _answer(x):
     "A cell of the label's column as text"
     if isinstance(x, bool): return str(x).lower()
     if isinstance(x, float) and x.is_integer(): return str(int(x))
-    return str(x)
+    return str(x).strip()
 
 # %% ../nbs/15_files.ipynb #4bae9016
 def _check_alike(column, counts):
@@ -188,9 +200,10 @@ def _check_alike(column, counts):
                          f'({counts[word]} rows), which differ in case or blanks only: write them alike in the file')
 
 def _order(words):
-    "Numbers by size, words by the alphabet"
-    numbers = [_number(w) for w in words]
-    return sorted(words) if None in numbers else [w for _, w in sorted(zip(numbers, words))]
+    "Numbers by size, also those that a word begins with, as 10 % or 3 stars; other words by the alphabet"
+    leading = [re.match(r'[-+]?\d+([.,]\d+)?', w) for w in words]
+    if None in leading: return sorted(words)
+    return sorted(words, key=lambda w: (_number(re.match(r'[-+]?\d+([.,]\d+)?', w)[0]), w))
 
 # %% ../nbs/15_files.ipynb #6597fe36
 def _infer(column, answers):
@@ -378,7 +391,20 @@ def _doubled(rows, texts, label):
     for row in rows: by.setdefault(tuple(row[c] for c in texts), []).append(_answer(row[label]))
     twice = [a for a in by.values() if len(a) > 1]
     other = sum(len({*a}) > 1 for a in twice)
-    return [f'{len(twice)} texts come more than once, {other} of them with different answers'] if twice else []
+    if not twice: return []
+    return [f'{len(twice)} texts come more than once, {other} of them with different answers; '
+            'a text is in one part alone, unless the file says its parts']
+
+def _cut_whole(parts, rows, texts, strata, seed):
+    "As `_cut`, where rows with one text that no part was named for stay together"
+    keys = [(tuple(row[c] for c in texts), p) for row, p in zip(rows, parts)]
+    first = {key: i for i, key in reversed([*enumerate(keys)])}
+    at = sorted(first.values())
+    some = [parts[i] for i in at]
+    how = _cut(some, [strata[i] for i in at], seed)
+    of = dict(zip(at, some))
+    parts[:] = [of[first[key]] for key in keys]
+    return how
 
 # %% ../nbs/15_files.ipynb #8fba57fc
 def _named_parts(rows, taken):
@@ -415,10 +441,21 @@ def _check_header(path, rows, columns):
     raise ValueError(f'{Path(path).name}: expected the names of the columns in its first line, but it seems to be '
                      f'a row, as {odd!r} is a value too: write a line such as text,label above it')
 
+# %% ../nbs/15_files.ipynb #ce80db5f
+def _check_shape(path, rows, columns):
+    "`ValueError` for a table that is none yet"
+    name = Path(path).name
+    if len(rows) == 1 and all(isinstance(x, (dict, list)) for x in rows[0].values()):
+        raise ValueError(f'{name}: expected a list of rows, got one object of {", ".join(map(repr, columns[:8]))}: '
+                         "write a list of objects, in pandas to_json(…, orient='records')")
+    if len(columns) > 1: return
+    between = '; between columns there may be commas, semicolons, tabs or bars'*bool(_between(path))
+    raise ValueError(f'{name}: expected a column of texts and one of answers, got {columns[0]!r} alone{between}')
+
 # %% ../nbs/15_files.ipynb #d2d25cbd
 def read_file(
     path, # CSV, TSV, JSON, JSONL, Parquet (text also .gz), Arrow, a folder of `datasets`, or an id of the Hub
-    text=None, # Column of the text, or several; found unless given
+    text=None, # Column of the text, or several, also with commas between; found unless given
     label:str=None, # Column of the answer; found unless given
     kind:str=None, # "labels", "numbers" or "text"; found unless given
     words:dict=None, # Label -> the word that the model reads in its place
@@ -430,6 +467,7 @@ def read_file(
     rows = read_any(path)
     if not rows: raise ValueError(f'{path}: expected rows, got none')
     columns = [c for c in _columns_of(rows) if c]
+    _check_shape(path, rows, columns)
     _check_header(path, rows, columns)
     usable = [c for c in columns if c.strip().casefold() != 'split' or c == label]
     try: return _understood(path, rows, usable, text, label, kind, words or {}, name, seed, max_src)
@@ -446,7 +484,7 @@ def _understood(path, rows, columns, text, label, kind, words, name, seed, max_s
     if words and not task.labels:
         raise ValueError(f'words: expected labels to give words to, but {label!r} holds numbers or free text')
     parts, odd = _named_parts(whole, (*texts, label))
-    how = _cut(parts, answers if task.labels else ['']*len(whole), seed)
+    how = _cut_whole(parts, whole, texts, answers if task.labels else ['']*len(whole), seed)
     kept = [{c: str(row[c]) for c in texts} | {label: a, 'split': p} for row, a, p in zip(whole, answers, parts)]
     found = OwnFile(task.name, kept, task, [], next(k for k, r in _READINGS.items() if r is reading), str(path))
     sizes = ', '.join(f'{n} {part}' for part, n in found.sizes.items())

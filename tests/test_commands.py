@@ -90,7 +90,7 @@ def test_show(ready, capsys):
     assert "nearest is 'tasks'" in refused(bp_show, 'tsaks')
 
 @pytest.mark.parametrize('words,said', [
-    (['a.csv', '--text', 'reveiw'], "nearest is 'review'"), (['a.csv', 'learning_rate=1'], "nearest is 'lr'"), (['a.csv', 'num_particles=1'], "nearest is 'source.particles'"),
+    (['a.csv', '--text', 'reveiw'], "nearest is 'review'"), (['a.csv', 'learning_rate=1'], "nearest is 'lr'"), (['a.csv', 'label=stars'], 'an option of the command, --label stars'), (['a.csv', 'num_particles=1'], "nearest is 'source.particles'"),
     (['a.csv', '--backbone', 't5-bsae'], "'t5-base'"), (['a.csv', '--log', 'cvs'], "nearest is 'csv'"), (['a.csv', '--sources', 'moovie'], "nearest is 'movie'"), (['a.csv', 'method=lora'], 'bp_run'),
     (['a.csv', '--words', 'a'], 'expected label=word'), (['b.cvs'], 'no file'), (['a.csv', '--lr', '3'], 'without dashes, lr='), (['a.csv', 'lr=-1'], 'above 0'), (['a.csv', '--posterior', 'nobody'], "no posterior 'nobody'")])
 def test_what_tune_cannot_do_is_one_sentence(six, monkeypatch, words, said):

@@ -94,7 +94,7 @@ good = 'text,label\n' + ''.join(f'{text(i)},{"ab"[i % 2]}\n' for i in range(20))
     (good, dict(text='txet'), "nearest is 'text'"), (good, dict(label='text', text='text'), 'cannot be both'), (good, dict(kind='lables'), "nearest is 'labels'"),
     (good, dict(words=dict(c='x')), "no label 'c'"), (good, dict(words=dict(a='x', b='x')), 'different words'), (good.replace(',b\n', ',A\n', 3), {}, 'case or blanks only'),
     ('text,label\nfine,a\n', {}, 'at least ten rows'), ('text,label\n', {}, 'got none'), ('', {}, 'got none'), (good.replace(',a', ',b'), {}, 'in every row'),
-    ('a,b,c\n' + 'x,y,z\n'*20, {}, 'which column is the label'), ('fine food,1\n'*20, {}, 'first line'), (good + 'one,two,three\n', {}, 'more cells than the header'),
+    ('a,b,c\n' + 'x,y,z\n'*20, {}, 'which column is the label'), ('a,b,c\n' + 'x,y,z\n'*20, {}, '--label NAME on the command line'), ('text\n' + 'fine\n'*20, {}, "got 'text' alone; between columns there may be"), ('fine food,1\n'*20, {}, 'first line'), (good + 'one,two,three\n', {}, 'more cells than the header'),
     ('text,label\n' + ''.join(f'{text(i)},{i}\n' for i in range(50)), {}, 'numbers the rows'), ('text,label\n' + ''.join(f'{text(i)},a{i % 14} b c d\n' for i in range(25)), {}, 'labels, or free text'),
     (good.replace('text,label', 'text,label,split').replace(',a\n', ',a,train\n').replace(',b\n', ',b,tset\n'), {}, "got 'tset'"), (good, dict(kind='numbers'), "expected numbers, got 'a'")])
 def test_what_is_wrong_is_one_sentence(tmp_path, body, kw, said):
@@ -116,3 +116,41 @@ def test_reading_needs_no_torch(tmp_path):
 @pytest.mark.parametrize('name', ['a.csv', 'c.tsv', 'e.jsonl'])
 def test_pieces_are_the_whole(six, name):
     assert [r for some in row_chunks(six/name, 7) for r in some] == read_any(six/name)
+
+def ids(f): f.write_text('no,remark,back\n' + ''.join(f'{i:03},"{text(i, 9)}",{"yn"[i % 2]}\n' for i in range(40)))
+def two_separators(f): f.write_text('text, in full;label\n' + ''.join(f'{text(i)};{"ab"[i % 2]}\n' for i in range(20)))
+def excel_says(f): f.write_text('sep=;\ntext;label\n' + ''.join(f'{text(i)}, or so;{"ab"[i % 2]}\n' for i in range(20)))
+def mark_and_lines(f): f.write_text('\ufefftext|label\n' + ''.join(f'"{text(i)}\nand on";{"ab"[i % 2]}\n'.replace(';', '|') for i in range(20)))
+def blanks(f): f.write_text(' text , label\n' + ''.join(f'{text(i)}, {"ab"[i % 2]}\n' for i in range(20)))
+def percents(f): f.write_text('text,rating\n' + ''.join(f'{text(i)},{i % 3*50} %\n' for i in range(30)))
+
+@pytest.mark.parametrize('make,texts,label,labels', [
+    (ids, 'remark', 'back', ('n', 'y')), (two_separators, 'text, in full', 'label', ('a', 'b')), (excel_says, 'text', 'label', ('a', 'b')),
+    (mark_and_lines, 'text', 'label', ('a', 'b')), (blanks, ' text ', ' label', ('a', 'b')), (percents, 'text', 'rating', ('0 %', '50 %', '100 %'))])
+def test_odd_files_are_understood(tmp_path, make, texts, label, labels):
+    "What numbers the rows is no answer; of two separators it is the one that fits the rows"
+    make(tmp_path/'a.csv')
+    data = read_file(tmp_path/'a.csv')
+    assert [*data.task.reads] == [texts] and data.task.label == label and data.task.raw == labels
+    assert [r for some in row_chunks(tmp_path/'a.csv', 7) for r in some] == read_any(tmp_path/'a.csv')
+    assert read_file(tmp_path/'a.csv', text=texts.strip(), label=label.strip()).task == data.task
+
+def test_columns_with_commas_between_or_within(tmp_path):
+    (tmp_path/'a.csv').write_text('title;"body, full";label\n' + ''.join(f'{text(i)};{text(i)};{"ab"[i % 2]}\n' for i in range(20)))
+    assert read_file(tmp_path/'a.csv', text='body, full').task.reads == ['body, full']
+    (tmp_path/'b.csv').write_text(good.replace(',a\n', ',x,a\n').replace(',b\n', ',x,b\n').replace('text,', 'title,body,'))
+    assert read_file(tmp_path/'b.csv', text='title, body').task.fields == ('title', 'body')
+
+def test_a_text_is_in_one_part(tmp_path):
+    (tmp_path/'a.csv').write_text('text,label\n' + ''.join(f'{text(i % 30)},{"ab"[i % 2]}\n' for i in range(90)))
+    data = read_file(tmp_path/'a.csv')
+    parts = {}
+    for r in data.rows: parts.setdefault(r['text'], set()).add(r['split'])
+    assert len(parts) == 30 and all(len(p) == 1 for p in parts.values()) and data.sizes == dict(train=54, validation=18, test=18)
+
+@pytest.mark.parametrize('name,body,said', [
+    ('a.xlsx', b'PK', 'save the sheet as CSV'), ('a.txt', b'x', 'as .csv for columns between'), ('a.csv', 'text,label\né,a\n'.encode('latin-1'), 'save it as UTF-8'),
+    ('a.json', b'{"text": {"0": "a"}, "label": {"0": "x"}}', "orient='records'"), ('a.json', b'{"data": [{"text": "a"}]}', 'a list of objects'), ('a.gz', b'x', 'expected a file that ends in')])
+def test_other_files_are_told_what_to_do(tmp_path, name, body, said):
+    (tmp_path/name).write_bytes(body)
+    with pytest.raises(ValueError, match=said.replace('(', r'\(')): read_file(tmp_path/name)
