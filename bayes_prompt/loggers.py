@@ -6,7 +6,8 @@
 __all__ = ['CSVLogger', 'TensorBoardLogger', 'WandbLogger', 'TrackioLogger', 'loggers_of']
 
 # %% ../nbs/27_loggers.ipynb #472d27a2
-import csv, importlib
+import csv, importlib, sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from .options import choose
 from .train import Callback
@@ -15,7 +16,9 @@ from .train import Callback
 def _package(name, pip):
     "A package that a logger needs"
     try: return importlib.import_module(name)
-    except ImportError: raise ValueError(f'the logger needs the package {pip!r}, which is not installed: pip install {pip}') from None
+    except ImportError:
+        raise ValueError(f'the logger needs the package {pip!r}, which is not installed: pip install '
+                         f'{pip}') from None
 
 def _numbers(log):
     return {k: v for k, v in log.items() if isinstance(v, (int, float))}
@@ -63,28 +66,40 @@ class TensorBoardLogger(Callback):
     def end(self, run): self.writer.close()
     broken = end
 
-# %% ../nbs/27_loggers.ipynb #0f7c073d
-class WandbLogger(Callback):
-    "A run of the project `bayes_prompt`; `WANDB_MODE=offline` works without a network"
+# %% ../nbs/27_loggers.ipynb #b61f102d
+class _Curves(Callback):
+    "The whole history as a run of the project `bayes_prompt`"
     order = 85 # after a checkpoint has brought back the history
     def __init__(self, stage:str, folder): self.stage, self.folder = stage, Path(folder)
     def begin(self, run):
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.run = _package('wandb', 'wandb').init(project='bayes_prompt', name=self.stage, dir=self.folder, reinit='create_new')
-    def step(self, run): self.run.log(_numbers(run.history[-1]), step=run.step)
+        self.open()
+        for i, log in enumerate(run.history, 1): self.log(_numbers(log), i)
+    def step(self, run): self.log(_numbers(run.history[-1]), run.step)
+
+# %% ../nbs/27_loggers.ipynb #0f7c073d
+class WandbLogger(_Curves):
+    "A run of Weights & Biases; `WANDB_MODE=offline` works without a network"
+    def open(self):
+        wandb = _package('wandb', 'wandb')
+        try: self.run = wandb.init(project='bayes_prompt', name=self.stage, dir=self.folder, reinit='create_new')
+        except wandb.Error as e:
+            raise ValueError(f'Weights & Biases did not start ({" ".join(str(e).split())}): '
+                             'WANDB_MODE=offline works without a login or a network') from None
+    def log(self, numbers, step): self.run.log(numbers, step=step)
     def end(self, run): self.run.finish()
-    broken = end
+    def broken(self, run): self.run.finish(exit_code=1)
 
 # %% ../nbs/27_loggers.ipynb #e1586b0f
-class TrackioLogger(Callback):
-    "A run of the project `bayes_prompt` in trackio's local database"
-    order = 85 # after a checkpoint has brought back the history
-    def __init__(self, stage:str, folder): self.stage = stage
-    def begin(self, run):
+class TrackioLogger(_Curves):
+    "A run in trackio's local database; `trackio show` shows it, TRACKIO_DIR says where it is"
+    def open(self):
         self.trackio = _package('trackio', 'trackio')
-        self.trackio.init(project='bayes_prompt', name=self.stage, resume='allow')
-    def step(self, run): self.trackio.log(_numbers(run.history[-1]), step=run.step)
-    def end(self, run): self.trackio.finish()
+        with redirect_stdout(sys.stderr): # what a command prints may be JSON
+            self.run = self.trackio.init(project='bayes_prompt', name=self.stage)
+    def log(self, numbers, step): self.trackio.log(numbers, step=step)
+    def end(self, run):
+        with redirect_stdout(sys.stderr): self.trackio.finish()
     broken = end
 
 # %% ../nbs/27_loggers.ipynb #70b87be6

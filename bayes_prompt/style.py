@@ -81,7 +81,7 @@ def label_lines(
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = []
     for line in ax.get_lines():
-        if line.get_label().startswith('_'): continue
+        if line.get_label().startswith('_') or not len(line.get_xdata()): continue
         x, y = line.get_xdata()[-1], line.get_ydata()[-1]
         ends.append((to_axes.transform((x, y))[1], line))
     ends.sort(key=lambda end: end[0])

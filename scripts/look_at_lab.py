@@ -5,12 +5,13 @@
 
 Not part of CI: JupyterLab is large, and its pages change with every release. The page is copied, so that nothing is saved into it.
 """
-import secrets, shutil, socket, subprocess, sys, tempfile, time, urllib.request
+import os, secrets, shutil, socket, subprocess, sys, tempfile, time, urllib.request
 from pathlib import Path
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
 ROOT = Path(__file__).resolve().parents[1]
-FIGURE = '.jp-OutputArea img, .jp-OutputArea svg'
+TIMEOUT = 1_800_000    # milliseconds: a busy machine is slow
+FIGURE = '.jp-OutputArea img, .jp-OutputArea .jp-RenderedSVG'
 
 
 def lab(folder):
@@ -21,7 +22,11 @@ def lab(folder):
     token = secrets.token_hex(16)
     args = [f'--ServerApp.root_dir={folder}', f'--port={port}', f'--IdentityProvider.token={token}', '--no-browser', '--ServerApp.allow_root=True',
             '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
-    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    tracker = folder/'settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings'
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text('{"windowingMode": "none"}')    # else cells come and go while their sliders move
+    env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(folder/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(folder/'workspaces'))
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *args], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(240):
         try:
             urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token={token}', timeout=2)
@@ -35,31 +40,39 @@ def look(page, url, timeout):
     "What is wrong with the sliders of one page"
     page.goto(url)
     page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=120_000)
-    page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
-    page.wait_for_function("() => !document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=\"busy\"]')", timeout=timeout)
-    end = time.monotonic() + timeout/1000
-    while not (sliders := page.query_selector_all('.widget-slider, .jupyter-widgets.widget-inline-hbox')):
-        if time.monotonic() > end: return ['no slider appears']
-        page.keyboard.press('PageDown')
-        page.mouse.move(600, 500)
-        page.mouse.wheel(0, 600)    # cells that were never in view have no widgets yet
+    asked = page.locator('.jp-Dialog')    # which kernel, mostly
+    page.add_locator_handler(asked, lambda: asked.locator('.jp-mod-accept').last.click())
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]', timeout=120_000)
+    def begun(): return page.evaluate("() => [...document.querySelectorAll('.jp-InputPrompt')].some(e => /[*\\d]/.test(e.innerText))")
+    for _ in range(20):    # a notebook that is not ready yet takes the click and does nothing
+        page.get_by_role('menuitem', name='Run', exact=True).click()
+        page.get_by_role('menuitem', name='Run All Cells').last.click()
+        page.wait_for_timeout(3000)
+        if begun(): break
+    else: return ['the cells do not run']
+    cell = page.locator('.jp-Cell:has(.widget-slider)').first
+    for _ in range(int(timeout/400)):
+        if cell.count(): break
         page.wait_for_timeout(400)
-    wrong = []
-    for slider in sliders:
+    else: return ['no slider appears']
+    def picture():
+        "What the cell shows below its sliders"
+        return cell.evaluate(f"el => el.querySelector('{FIGURE}')?.outerHTML || ''") if cell.count() else ''
+    wrong, sliders = [], cell.locator('.widget-slider')
+    for i in range(sliders.count()):
+        slider = sliders.nth(i)
         name = slider.inner_text().split('\n')[0]
-        def picture(): return slider.evaluate(f"el => el.closest('.jp-Cell').querySelector('{FIGURE}')?.outerHTML || ''")
         slider.scroll_into_view_if_needed()
-        handle = slider.query_selector('.noUi-handle')
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(3000)
         before = picture()
-        handle.focus()
-        for _ in range(3): handle.press('ArrowLeft')
-        for _ in range(100):
+        for _ in range(3): slider.locator('.noUi-handle').press('ArrowLeft')
+        for _ in range(1500):
             page.wait_for_timeout(200)
             if picture() not in ('', before): break
-        else: wrong.append(f'the slider {name!r} was moved, and the figure {"stayed" if before else "is not there"}')
-        if before and picture() != before: print(f'{name}: moved, and the figure changed')
+        else:
+            wrong.append(f'the slider {name!r} was moved, and the figure {"stayed" if before else "is not there"}')
+            continue
+        print(f'{name}: moved, and the figure changed', flush=True)
     return wrong
 
 
@@ -78,7 +91,7 @@ def main(*names):
             for name in names:
                 page = browser.new_page(viewport=dict(width=1280, height=900))
                 begin = time.monotonic()
-                wrong = look(page, address.format(f'nbs/{Path(name).name}'), timeout=600_000)
+                wrong = look(page, address.format(f'nbs/{Path(name).name}'), timeout=TIMEOUT)
                 for w in wrong: print(f'{name}: {w}')
                 print(f'{name}: {"looked at" if not wrong else "FAILED"} in {time.monotonic() - begin:.0f} s')
                 if wrong: page.screenshot(path=folder/'failed.png')
@@ -87,7 +100,8 @@ def main(*names):
             browser.close()
     finally:
         server.terminate()
-        server.wait(30)
+        try: server.wait(60)
+        except subprocess.TimeoutExpired: server.kill()
     if bad: print(f'what was seen: {folder}/failed.png')
     return bool(bad)
 

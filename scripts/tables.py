@@ -72,7 +72,8 @@ def header(table, at):
     "Rows of headers: groups above, names below"
     for i, head in enumerate(table.heads):
         last = i == len(table.heads) - 1
-        side = ''.join(cell(words(n), 'th' if n else 'td', scope='col' if n else '') for n in table.names) if last else '<td></td>'*len(table.names)
+        side = '<td></td>'*len(table.names)
+        if last: side = ''.join(cell(words(n), 'th', scope='col', **{'class': 'side'}) if n else '<td></td>' for n in table.names)
         runs = [(h, len(list(g))) for h, g in groupby(head[j] for j in at)] if not last else [(head[j], 1) for j in at]
         yield side + ''.join(cell(words(h), 'th', scope='col' if last else 'colgroup', colspan=k) for h, k in runs)
 
@@ -87,7 +88,7 @@ def piece(table, at, caption):
             span = next((k for k, b in enumerate(below, 1) if b[i] is not None), len(below) + 1)
             side += cell(label, 'th', scope='row' if span == 1 else 'rowgroup', rowspan=span)
         body.append(side + ''.join(cell(row[j]) for j in at))
-    lines = [f'<caption>{escape(caption, quote=False)}</caption>'*bool(caption),
+    lines = [f'<caption><span>{escape(caption, quote=False)}</span></caption>'*bool(caption),
              '<thead>', *(f'<tr>{h}</tr>' for h in header(table, at)), '</thead>',
              '<tbody>', *(f'<tr>{b}</tr>' for b in body), '</tbody>']
     return '\n'.join(['<table class="table shown">', *lines, '</table>'])

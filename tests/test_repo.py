@@ -16,7 +16,7 @@ def settings():
     c = ConfigParser(delimiters=['='])
     c.read(ROOT/'settings.ini', encoding='utf-8')
     return c['DEFAULT']
-def requirements(): return [Requirement(r) for k in ('requirements', 'dev_requirements', 'bench_requirements') for r in settings()[k].split()]
+def requirements(): return [Requirement(r) for k in ('requirements', 'dev_requirements', 'bench_requirements', 'log_requirements') for r in settings()[k].split()]
 def readme_block(mark):
     "The code block after a line `<!-- mark -->`"
     return re.search(rf'^<!-- {mark} -->\n```\w*\n(.*?)\n```$', read('README.md'), re.M | re.S)[1]
