@@ -6,7 +6,7 @@
 __all__ = ['ASSETS', 'Backbone', 'token_budget', 'load_backbone', 'within_memory']
 
 # %% ../nbs/20_backbone.ipynb #222f757b
-import inspect, textwrap, warnings
+import inspect, json, textwrap, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ import torch
 import bayes_prompt
 from .options import choose
 from .settings import cache_folder, check_backbone
+from .store import inside
 
 # %% ../nbs/20_backbone.ipynb #f9635241
 class Scaled:
@@ -339,9 +340,18 @@ def _tokenizer(src, config, here):
     sentinel = tok.get_vocab().get('<extra_id_0>', -1)
     return read(extra_ids=0) if rows and sentinel >= rows else tok # mT5 has none, and transformers adds 100
 
+def _check_index(folder):
+    "`ValueError` where the index of weights in parts names something outside of their folder"
+    for index in sorted(folder.glob('*.index.json')):
+        try: parts = {str(f) for f in json.loads(index.read_text()).get('weight_map', {}).values()}
+        except (OSError, ValueError, AttributeError): continue # the loader says it better
+        odd = sorted(f for f in parts if not inside(f))
+        if odd: raise ValueError(f'{index} names {odd[0]!r} as a part of the weights: expected names of files beside it')
+
 def _read(name, src):
     "Model and tokenizer; `ValueError` when they cannot be read"
     from transformers import AutoConfig
+    if Path(src).is_dir(): _check_index(Path(src))
     how = dict(dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
     offline = Path(src).is_dir() or not _answers(src)
     here = dict(local_files_only=offline, trust_remote_code=False) # or it asks on the terminal

@@ -11,7 +11,6 @@ import argparse, json, os, signal, sys
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from importlib.util import find_spec
 import bayes_prompt
 from .config import Config, _dotted, make_config, parse_changes
@@ -95,18 +94,9 @@ def _kept(out):
             f'kept in {out}; '
             'the same command goes on from there.')
 
-def _demo_runs(configs, out):
-    "Run them, a line for each"
-    from bayes_prompt.run import run
-    began, records = perf_counter(), []
-    for i, c in enumerate(configs, 1):
-        r = run(c, out, progress=sys.stderr.isatty())
-        records.append(r)
-        score = f'{r["metric"]} {r["scores"][r["metric"]]:.3f}'
-        part = c.data.part if c.data.part != 'test' else ''
-        print(f'[{i:2}/{len(configs)}] seed {c.seed}  {c.target.task:11} {c.method:9} {score}   '
-              f'{perf_counter()-began:4.0f} s  {part}', flush=True)
-    return records
+def _demo_workers(device):
+    "A process for each core, up to four: small models gain less from a second thread"
+    return 1 if device != 'cpu' else min(os.cpu_count() or 1, 4)
 
 def _demo_report(experiment, records, out):
     "What the runs say, and a figure; gives a function that writes it in another format"
@@ -143,19 +133,22 @@ def bp_demo(
     p.add('--backbone', default='mini', suggest=BACKBONES,
           help='mini, smollm2, tiny-t5, a folder or an id of the Hub')
     p.add_argument('--device', default='cpu', help='cpu or cuda')
+    p.add_argument('--workers', type=int, default=0, metavar='N',
+                   help='processes; one a core, at most 4, unless given, and one on a GPU')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a, answer = p.parse_args(argv), sys.stdout
     out = a.out or ('bp_demo' if a.backbone == 'mini' else f'bp_demo_{Path(a.backbone).name}')
     with one_sentence(lambda: _kept(out)), redirect_stdout(sys.stderr if a.json else answer):
         experiment = demo_experiment(a.backbone, a.seeds, a.quick, a.device)
         check_words(a.backbone)
-        print('loading torch and the backbone …', flush=True)
-        import torch
         from bayes_prompt.machine import check_out
+        from bayes_prompt.sweep import make_all
         check_out(out)
-        print(f'{torch.get_num_threads()} threads; beside another busy process OMP_NUM_THREADS=1 is '
-              'faster', flush=True)
-        parts = _demo_report(experiment, _demo_runs(experiment.configs, out), out)
+        workers = a.workers or _demo_workers(a.device)
+        print(f'{len(experiment.configs)} runs in {workers} process{"es"*(workers > 1)}, '
+              'loading torch and the backbone …', flush=True)
+        records = make_all(experiment, out, sys.stderr.isatty(), workers)
+        parts = _demo_report(experiment, records, out)
         if a.json: print(parts('json'), file=answer)
 
 # %% ../nbs/58_cli.ipynb #009dd0fe

@@ -142,9 +142,9 @@ def _found(path):
 def _dotted(changes, path=''):
     "Nested tables as dotted keys"
     out = {}
+    if path.count('.') > 9: raise ValueError(f'{path[:40]}: expected a few tables within one another, got ten')
     for key, value in changes.items():
-        if path.count('.') > 9: raise ValueError(f'{path[:40]}: expected a few tables within one another, got ten')
-        if isinstance(value, dict) and value: out |= _dotted(value, f'{path}{key}.')
+        if isinstance(value, dict) and value: out.update(_dotted(value, f'{path}{key}.'))
         else: out[f'{path}{key}'] = value
     return out
 
@@ -241,10 +241,11 @@ def as_record(config:Config)->dict: # Nested; tuples as lists
     return json.loads(json.dumps(plain | ({config.method: own} if own else {})))
 
 # %% ../nbs/50_config.ipynb #7c57eb2b
+_COLUMNS = {long: name for name, long in SHORT.items()} | {'target.task': 'target', 'target.optimizer': 'optimizer'}
+
 def flat(
     config:dict, # Of a record, nested or from before there were groups
 )->dict: # Short keys where there are some
     "A record's configuration as one row of a table"
     dotted = _dotted(long_names(config))
-    short = {long: name for name, long in SHORT.items()} | {'target.task': 'target', 'target.optimizer': 'optimizer'}
-    return {short.get(key, key): value for key, value in dotted.items()}
+    return {_COLUMNS.get(key, key): value for key, value in dotted.items()}

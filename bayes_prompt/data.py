@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'SPLITS', 'separator_of', 'read_rows', 'row_chunks', 'published_split', 'task_files', 'TaskData', 'load_task',
-           'few_shot', 'batch_indices', 'task_indices']
+           'TaskStream', 'load_source', 'few_shot', 'batch_indices', 'task_indices']
 
 # %% ../nbs/11_data.ipynb #c004
 import csv, gzip, importlib, json, re, sys, zlib
+from array import array
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -172,9 +173,12 @@ def _json_lines(path):
             yield row
 
 def _parquet_rows(path):
-    import pyarrow.parquet as pq
+    import pyarrow as pa, pyarrow.parquet as pq
+    from datasets import Dataset
     with pq.ParquetFile(path) as f:
-        for batch in f.iter_batches(1000): yield from batch.to_pylist()
+        _check_names(f.schema_arrow.names)
+        columns = [c for c in f.schema_arrow.names if c not in _HEAVY]
+        for batch in f.iter_batches(1000, columns=columns): yield from Dataset(pa.Table.from_batches([batch]))
 
 _LAZY = {'.csv': _csv_rows, '.tsv': _csv_rows, '.jsonl': _json_lines, '.parquet': _parquet_rows}
 
@@ -357,6 +361,10 @@ class TaskData(Shown):
         "The label words, of which `few_shot` draws k each; empty for numbers and free text"
         return self.choices if self.task.labels else ()
 
+    def targets(self, part)->set:
+        "The different targets of a part"
+        return {target for _, target in getattr(self, part)}
+
 # %% ../nbs/11_data.ipynb #19ec4b8c
 @dataclass(slots=True)
 class _Text:
@@ -368,8 +376,8 @@ class _Text:
     same:object
     wrong:ValueError # Why it cannot be scored, if it has no label
 
-def _texts(task, file, rows, style, add_prefix, indexed):
-    "The rows of a file as text"
+def _texts(task, file, rows, style, add_prefix, indexed, first=1):
+    "The rows of a file as text, from its row `first` on"
     named = re.search(r'_r(\d)\.', file.name) # adversarial NLI has a part for each round
     if named: rows = [dict(round=int(named[1])) | r for r in rows]
     def text(i, row):
@@ -381,7 +389,7 @@ def _texts(task, file, rows, style, add_prefix, indexed):
         pair = source, answers[0] if answers else None
         return _Text(pair, [(source, t) for t in targets], golds, p.group, p.same, wrong)
     out = []
-    for i, row in enumerate(rows, 1):
+    for i, row in enumerate(rows, first):
         try: out.append(text(i, row))
         except ValueError as e: raise ValueError(f'{file.name}, row {i}: {e}') from None
     return out
@@ -419,18 +427,21 @@ def _one_input(texts):
     return [pair for pair, _ in by.values()], [golds for _, golds in by.values()]
 
 # %% ../nbs/11_data.ipynb #1995b944
-def _check_copies(task, file, rows, texts):
-    "`ValueError` if a column that is shown says the label in every row"
-    if task.hub or len({t.pair[1] for t in texts}) < 2: return
+def _copies(task, rows, texts):
+    "Columns that are shown and say the label in each of these rows"
+    if task.hub or not task.choices(): return set()
     digits = {word: str(i) for i, word in enumerate(task.labels)}
     def plain(x): return str(x).strip().casefold()
     def says(row, text, column):
         answer = text.pair[1]
         return plain(row.get(column)) in map(plain, (row.get(task.label), answer, digits.get(answer)))
-    for c in sorted(task.shows(rows[0])) if task.choices() else ():
-        if not all(says(r, t, c) for r, t in zip(rows, texts)): continue
-        raise ValueError(f'{file.name}: expected a text without the answer, but in every row the column {c!r} '
-                         f'says what {task.label!r} says: take it out of what the task shows')
+    return {c for c in task.shows(rows[0]) if all(says(r, t, c) for r, t in zip(rows, texts))}
+
+def _check_copies(task, file, columns, answers):
+    "`ValueError` if there are such columns in a whole file, whose answers are not all the same"
+    if not columns or len(answers) < 2: return
+    raise ValueError(f'{file.name}: expected a text without the answer, but in every row the column {min(columns)!r} '
+                     f'says what {task.label!r} says: take it out of what the task shows')
 
 def _splits(task, rows):
     "The split of each row, if the rows have a column of it"
@@ -443,7 +454,7 @@ def _read(task, groups, style, add_prefix):
     rows = {f: _named(task, f, _checked(task, f, read_rows(f))) for group in groups for f in group}
     indexed = task.indexed([r.get(task.label) for rs in rows.values() for r in rs])
     texts = {f: _texts(task, f, rs, style, add_prefix, indexed) for f, rs in rows.items()}
-    for f, rs in rows.items(): _check_copies(task, f, rs, texts[f])
+    for f, rs in rows.items(): _check_copies(task, f, _copies(task, rs, texts[f]), {t.pair[1] for t in texts[f]})
     splits = _splits(task, next(iter(rows.values())))
     return [[t for f in group for t in texts[f]] for group in groups], splits
 
@@ -455,24 +466,28 @@ def _cut(task, files, parts, splits):
 
 def _labelled(task, files, parts):
     "The same parts, if each has rows, and they have the labels that they need"
-    for split, texts in zip(SPLITS, parts):
-        if not texts:
-            have, where = [len(p) for p in parts], ', '.join(f.name for f in files)
-            raise ValueError(f'{task.name}: the split {split!r} has no rows, there are {have} in {where}: '
-                             'expected at least five rows, or some of each split')
-        for t in texts:
-            if t.wrong and (split != 'train' or t.pair[1] is None): raise t.wrong
+    for split, texts in zip(SPLITS, _filled(task, files, parts)):
+        for t in texts: _check_label(t, split)
     return parts
+
+def _filled(task, files, parts):
+    for split, rows in zip(SPLITS, parts):
+        if rows: continue
+        have, where = [len(p) for p in parts], ', '.join(f.name for f in files)
+        raise ValueError(f'{task.name}: the split {split!r} has no rows, there are {have} in {where}: '
+                         'expected at least five rows, or some of each split')
+    return parts
+
+def _check_label(text, split):
+    if text.wrong and (split != 'train' or text.pair[1] is None): raise text.wrong
 
 # %% ../nbs/11_data.ipynb #c7adcc45
 @lru_cache(None) # once in a process
 def _say(sentence): print(sentence, file=sys.stderr, flush=True)
 
-def _say_shared(name, train, test):
+def _say_shared(name, n, of):
     "Texts that are learnt and then asked tell nothing about others"
-    learnt = {t.pair[0] for t in train}
-    n = sum(t.pair[0] in learnt for t in test)
-    if n: _say(f'{name}: {n} of the {len(test)} texts of the test part are in the train part too')
+    if n: _say(f'{name}: {n} of the {of} texts of the test part are in the train part too')
 
 # %% ../nbs/11_data.ipynb #27eb8830
 def load_task(
@@ -489,7 +504,8 @@ def load_task(
     files = [f for group in groups for f in group]
     parts, at = _cut(task, files, *_read(task, groups, style, add_prefix))
     train, *held = _labelled(task, files, parts)
-    if not task.hub: _say_shared(name, train, held[1])
+    learnt = {t.pair[0] for t in train}
+    if not task.hub: _say_shared(name, sum(t.pair[0] in learnt for t in held[1]), len(held[1]))
     scored = {s: _one_input(texts) for s, texts in zip(SPLITS[1:], held)}
     group = {s: [t.group for t in texts] for s, texts in zip(SPLITS[1:], held)}
     if all(g is None for gs in group.values() for g in gs): group = {}
@@ -499,6 +515,106 @@ def load_task(
         sizes=dict(Counter(g for gs in group.values() for g in gs)), indices=at, files=files)
 
 # %% ../nbs/11_data.ipynb #c023
+_LARGE = 2**22 # bytes of files: of larger ones, a source keeps its token ids alone
+
+def _by_pieces(task, file):
+    "The rows of a file as `_read` sees them, some at a time, and the number of the first"
+    first = 1
+    for rows in row_chunks(file):
+        if first == 1: _checked(task, file, rows)
+        yield first, _named(task, file, rows)
+        first += len(rows)
+    if first == 1: _checked(task, file, [])
+
+def _surveyed(task, files):
+    "Of rows that are not kept: how many each file has, whether labels are indices, and the splits of the first file"
+    counts, labels, columns, splits = [0]*len(files), {}, {}, []
+    for k, file in enumerate(files):
+        for _, rows in _by_pieces(task, file):
+            counts[k] += len(rows)
+            for x in (r.get(task.label) for r in rows if task.labels): _note_label(task, x, labels)
+            if k: continue
+            columns |= dict.fromkeys(c for r in rows for c in r if c.casefold() == 'split' and c != task.label)
+            names = [next((r[c] for c in columns if c in r), None) for r in rows]
+            splits += [sys.intern(s) if isinstance(s, str) else s for s in names]
+    return counts, task.indexed([*labels.values()]), splits if columns else None
+
+def _note_label(task, x, labels):
+    key = type(x), x if x.__hash__ else None # of lists, one tells enough
+    if key not in labels and (not x.__hash__ or not task.unlabelled(x)): labels[key] = x
+
+# %% ../nbs/11_data.ipynb #4dd2f036
+class TaskStream:
+    "A task whose training pairs are read from its files each time that one goes through them"
+    def __init__(self, task, groups, source, style, add_prefix):
+        self.task, self.source, self.how = task, source, (style, add_prefix)
+        self.files = files = [f for group in groups for f in group]
+        self.choices = task.choices(style)
+        self.classes = self.choices if task.labels else ()
+        self.counts, self.indexed, splits = _surveyed(task, files)
+        ends = dict(zip(files, np.cumsum(self.counts).tolist()))
+        counts = dict(zip(files, self.counts))
+        parts = [range(ends[g[0]] - counts[g[0]], ends[g[0]]) if g else range(0) for g in groups]
+        parts, self.indices = _cut(task, files, parts, splits)
+        _filled(task, files, parts)
+        self.parts = {s: np.array(rows, np.int32) for s, rows in zip(SPLITS, parts)}
+
+    @property
+    def train(self): return self
+
+    def _texts(self):
+        "Rows of all files as text"
+        for file in self.files:
+            copied, answers = None, set()
+            for first, rows in _by_pieces(self.task, file):
+                texts = _texts(self.task, file, rows, *self.how, self.indexed, first)
+                found = _copies(self.task, rows, texts)
+                copied = found if copied is None else copied & found
+                if copied: answers |= {t.pair[1] for t in texts}
+                yield from texts
+            _check_copies(self.task, file, copied, answers)
+
+    def __iter__(self): # (source, target) pairs in the order of the files; what is wrong is said on the way
+        part = np.zeros(sum(self.counts), np.int8)
+        for k, rows in enumerate(self.parts.values(), 1): part[rows] = k
+        self.rows, self._seen, learnt, asked = array('i'), dict(train=set(), test=set()), array('q'), array('q')
+        for i, text in enumerate(self._texts()):
+            if not part[i]: continue
+            split = SPLITS[part[i] - 1]
+            _check_label(text, split)
+            if split == 'validation': continue
+            (learnt if split == 'train' else asked).append(hash(text.pair[0]))
+            if self.classes: self._seen[split] |= {t for _, t in text.pairs} if split == 'train' else {text.pair[1]}
+            if split == 'test': continue
+            self.rows.extend([i]*len(text.pairs))
+            yield from text.pairs
+        _say_shared(self.task.name, np.isin(asked, learnt).sum(), len(asked))
+
+    def targets(self, part)->set:
+        "The different targets of a part, where they are classes; after one went through all"
+        return self._seen[part]
+
+    def order(self)->np.ndarray:
+        "Where the pairs, as they came, stand in the training part"
+        place = np.zeros(sum(self.counts), np.int32)
+        place[self.parts['train']] = np.arange(len(self.parts['train']))
+        return np.argsort(place[np.frombuffer(self.rows, np.int32)], kind='stable')
+
+# %% ../nbs/11_data.ipynb #4e9b9a77
+def load_source(
+    name:str, # As for `load_task`
+    style:str='t5',
+    data_dir:str=None,
+    add_prefix:bool=True,
+): # `TaskData`; of a large file of yours a `TaskStream`
+    "Load a task of which only the training part is wanted"
+    task, sizes = TASKS[name], [f.stat().st_size for f in task_files(name, data_dir)]
+    if task.hub or sum(sizes) < _LARGE: return load_task(name, style, data_dir, add_prefix)
+    if style not in STYLES: raise unknown('style', style, STYLES)
+    folder, source = _folder(task, data_dir)
+    return TaskStream(task, _files(task, Path(folder)), source, style, add_prefix)
+
+# %% ../nbs/11_data.ipynb #1b01a325
 def few_shot(
     pairs:list, # (source, target) pairs
     k:int, # Examples of each class, or of the whole

@@ -386,7 +386,10 @@ def load_tuned(
     if 'task' not in whole or not isinstance(whole['task'], dict):
         raise ValueError(f'the prompt in {path} does not say its task: expected a folder that bp_tune or '
                          'Tuned.save wrote')
-    return _again(prompt, whole, device)
+    try: return _again(prompt, whole, device)
+    except (KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f'the prompt in {path} does not say all of its task ({e}): '
+                         'expected what bp_tune or Tuned.save wrote') from None
 
 # %% ../nbs/59_own.ipynb #63a6a3a6
 def _card(tuned):

@@ -8,9 +8,11 @@ __all__ = ['init_prompts', 'prepend_prompt', 'Example', 'label_ids', 'encode', '
 # %% ../nbs/21_prompt.ipynb #7118f2f7
 import textwrap
 from dataclasses import dataclass, field
+from itertools import islice
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .backbone import Backbone
+from .data import TaskStream
 
 # %% ../nbs/21_prompt.ipynb #9b1be16d
 _MOST = 2048 # rows of a prompt where positions are relative: attention grows with its square
@@ -208,17 +210,30 @@ def _room(backbone, max_src, length):
 # %% ../nbs/21_prompt.ipynb #035c3527
 _PIECE = 4096 # texts that a tokenizer reads at once: what it notes of each is many times its ids
 
+def _pieces(pairs):
+    "Some pairs at a time"
+    pairs, checked = iter(pairs), isinstance(pairs, list)
+    while piece := list(islice(pairs, _PIECE)): yield piece if checked else _texts(piece)
+
+def _beside(backbone, cue, length, labels):
+    "Positions that a prompt takes and, in a decoder alone, cue and answer; `labels`: of some targets at a time"
+    if backbone.family != 'causal': return length
+    longest = max((len(i) for some in labels for i in some), default=0)
+    return length + (sum(map(len, _frame(backbone, cue))) + max(16, longest) if longest else 0)
+
 def examples_of(backbone, pairs, max_src, length=0, task='', cue=None):
-    "The examples of text pairs, one by one"
-    pairs, causal = _texts(pairs), backbone.family == 'causal'
+    "The examples of text pairs, one by one; of a `TaskStream`, never all are there"
+    causal = backbone.family == 'causal'
     cue = (backbone.cue if cue is None else cue) if causal else None
-    labels = label_ids(backbone, [t for _, t in pairs], cue=cue)
-    beside = length # a decoder's cue and answer take positions too
-    if causal and labels: beside += sum(map(len, _frame(backbone, cue))) + max(16, *map(len, labels))
+    def ids_of(some): return label_ids(backbone, [t for _, t in some], cue=cue)
+    if not isinstance(pairs, TaskStream): pairs = _texts(pairs)
+    labels = None if isinstance(pairs, TaskStream) else ids_of(pairs)
+    beside = _beside(backbone, cue, length, map(ids_of, _pieces(pairs)) if labels is None else [labels])
     room, read = _room(backbone, max_src, beside), _asked if causal else _read_texts
-    for i in range(0, len(pairs), _PIECE):
-        ids, cut = read(backbone, [s for s, _ in pairs[i:i+_PIECE]], room, cue)
-        yield from (Example(*e, task, c, cue) for *e, c in zip(ids, labels[i:], cut))
+    for k, some in enumerate(_pieces(pairs)):
+        ids, cut = read(backbone, [s for s, _ in some], room, cue)
+        targets = ids_of(some) if labels is None else labels[k*_PIECE:(k + 1)*_PIECE]
+        yield from (Example(*e, task, c, cue) for *e, c in zip(ids, targets, cut))
 
 # %% ../nbs/21_prompt.ipynb #77be092e
 def encode(

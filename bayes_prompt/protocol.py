@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-import torch
+import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
 from .backbone import ASSETS, cache_folder, load_backbone
 from .callbacks import Checkpoint, Divergence, EarlyStopping, Progress
 from .config import Config
-from .data import few_shot, load_task, task_files
+from .data import TaskStream, few_shot, load_source, load_task, task_files
 from .evaluate import evaluate, label_probabilities
 from .metrics import METRICS
 from .options import methods
@@ -29,7 +29,7 @@ from .source import SourcePosterior, learn_posterior, learn_prompts
 from .store import Damaged, alone, file_fingerprint, fingerprint
 from .target import target_method, tune
 from .tasks import TASKS
-from .tokens import load_tokens, save_tokens, tokens_of
+from .tokens import Tokens, load_tokens, save_tokens, tokens_of
 
 # %% ../nbs/51_protocol.ipynb #833bf749
 # A backbone's files that decide numbers; a licence beside them does not
@@ -135,18 +135,24 @@ class Ledger:
 def _check_classes(data):
     "A part with one label teaches and measures nothing"
     for part in ('train', 'test') if data.classes else ():
-        found = {target for _, target in getattr(data, part)}
+        found = data.targets(part)
         if len(found) > 1: continue
         raise ValueError(f'{data.task.name}: expected rows of two or more labels in the {part} part, '
                          f'got only {found.pop()!r}: look at its file')
 
 _LONGEST = 4096 # tokens of a target: its loss needs a row of the vocabulary for each
 
-def _check_targets(name, pairs, examples):
-    for (_, target), e in zip(pairs, examples):
-        if len(e.labels) <= _LONGEST: continue
-        raise ValueError(f'{name}: expected targets of at most {_LONGEST:,} tokens, got one of {len(e.labels):,} '
-                         f'({target[:40]!r}…): shorten it')
+def _check_targets(name, lengths, target_of):
+    "`target_of` gives the text of one"
+    if lengths.max(initial=0) <= _LONGEST: return
+    i = int(lengths.argmax())
+    raise ValueError(f'{name}: expected targets of at most {_LONGEST:,} tokens, got one of {lengths[i]:,} '
+                     f'({target_of(i)[:40]!r}…): shorten it')
+
+def _measured(examples):
+    "Tokens of each input and of each target, and which inputs were cut"
+    if isinstance(examples, Tokens): return *(n.numpy() for n in examples.lengths()), examples.tensors['cut'].numpy()
+    return np.array([(len(e.ids), len(e.labels), e.cut) for e in examples], int).reshape(-1, 3).T
 
 def _check_aliases(config):
     "`ValueError` where a source is a target under another name"
@@ -205,7 +211,7 @@ class Context:
     )->list: # Of `Example`
         "Token ids; how many texts were cut is noted"
         examples = list(_encoded(self._files, tuple(map(tuple, pairs)), *self._how(task)))
-        self._check_encoded(task, pairs, examples)
+        self._check_encoded(task, examples)
         return examples
 
     def _how(self, task):
@@ -213,13 +219,14 @@ class Context:
         most = self.config.data.max_src or task.max_src
         return most, self.config.length, task.name, self._cue(task)
 
-    def _check_encoded(self, task, pairs, examples):
+    def _check_encoded(self, task, examples):
         "Targets are of a length that a loss can be computed of; how many texts were cut is noted"
-        _check_targets(task.name, pairs, examples)
+        inputs, targets, cut = _measured(examples)
+        _check_targets(task.name, targets, lambda i: self.backbone.tokenizer.decode(examples[i].labels[:40]))
         (most, length, *_), longest = self._how(task), self.backbone.max_len
         room = min(most, longest - length) if longest else most
-        full = [len(e.ids) >= room if e.cue is None else e.cut for e in examples] # a cue is not counted
-        self._note_cut(task.name, round(sum(full)/max(len(examples), 1), 3), room)
+        full = cut if len(examples) and examples[0].cue is not None else inputs >= room # a cue is not counted
+        self._note_cut(task.name, round(int(full.sum())/max(len(examples), 1), 3), room)
 
     def _note_cut(self, name, cut, room):
         if cut > .5 >= self.cut.get(name, 0): _say_cut(name, cut, room)
@@ -278,9 +285,13 @@ def _tokens_key(self:Context, task):
 def _make_tokens(self:Context, task):
     "A source's token ids, and what a record says of them; its texts are dropped"
     name, d = task.name, self.config.data
-    loaded = self._note(name, load_task(name, d.style, d.folder or None, d.prefix))
-    tokens = tokens_of(examples_of(self.backbone, loaded.train, *self._how(task)))
-    self._check_encoded(task, loaded.train, tokens)
+    loaded = load_source(name, d.style, d.folder or None, d.prefix)
+    streamed = isinstance(loaded, TaskStream)
+    if not streamed: self._note(name, loaded)
+    examples = examples_of(self.backbone, loaded.train, *self._how(task))
+    tokens = tokens_of(examples, loaded.order if streamed else None)
+    if streamed: self._note(name, loaded)
+    self._check_encoded(task, tokens)
     return tokens, {noted: getattr(self, noted).get(name) for noted in _NOTED}
 
 @patch

@@ -7,7 +7,9 @@ __all__ = ['label_of', 'frame', 'load', 'predictions', 'arms', 'table', 'differe
            'forest']
 
 # %% ../nbs/55_results.ipynb #23962b8a
-import json
+import gc, json, os
+from contextlib import contextmanager
+from itertools import groupby, islice
 from numbers import Real
 from pathlib import Path
 import numpy as np
@@ -16,7 +18,7 @@ from .config import flat
 from .options import choose, methods, unknown
 from .statistics import crossed
 from .store import read_json
-from .style import colour, marker
+from .style import colour, label_lines, marker
 from .tasks import TASKS
 
 # %% ../nbs/55_results.ipynb #2d4ffbdf
@@ -61,21 +63,33 @@ def _rows(record, metric=None):
     config = flat(record['config'])
     return [_row(record, t, config, metric) for t in record.get('all_scores', [config['target']])]
 
+
 def _once(value, known):
-    "The same, but equal short texts are one object, and so are equal lists of them"
-    if type(value) is str and len(value) < 100: return known.setdefault(value, value)
+    if type(value) is str: return known.setdefault(value, value)
     if type(value) is list and value and all(type(x) is str for x in value): return known.setdefault(tuple(value), value)
     return value
 
+def _shared(values, known):
+    "The same, but equal texts are one object, and so are equal lists of them"
+    kinds = set(map(type, values))
+    if kinds == {str}: return map(known.setdefault, values, values)
+    return values if kinds.isdisjoint((str, list)) else [_once(v, known) for v in values]
+
+def _alike(rows):
+    "Names of columns, and up to a hundred rows that have them"
+    for shape, some in groupby(rows, tuple):
+        while batch := list(islice(some, 100)): yield shape, batch
+
 def _table(rows):
-    "Rows, in the order of tables; a column is filled as rows come"
+    "Rows, in the order of tables; columns are filled as rows come"
     columns, shapes, places, known = {}, [], [], {}
     order = {name: i for i, name in enumerate(methods())}
-    for n, row in enumerate(rows):
-        shapes.append(known.setdefault((tuple(row),), tuple(row)))
-        places.append((row['target'], order.get(row['method'], len(order)), row['seed']))
-        for key in row: columns.setdefault(key, [np.nan]*n)
-        for key, column in columns.items(): column.append(_once(row.get(key, np.nan), known))
+    for shape, some in _alike(rows):
+        lacking, cells = [np.nan]*len(some), dict(zip(shape, zip(*(row.values() for row in some))))
+        columns |= {k: [np.nan]*len(shapes) for k in shape if k not in columns}
+        for key, column in columns.items(): column += _shared(cells.get(key, lacking), known)
+        places += [(row['target'], order.get(row['method'], len(order)), row['seed']) for row in some]
+        shapes += [shape]*len(some)
     targets = {t: i for i, t in enumerate(dict.fromkeys(t for t, *_ in places))}
     sequence = sorted(range(len(places)), key=lambda i: (targets[places[i][0]], *places[i][1:]))
     names = dict.fromkeys(k for shape in dict.fromkeys(shapes[i] for i in sequence) for k in shape)
@@ -103,6 +117,12 @@ def _check_row(row):
         if key == 'source_seed' and key not in row: continue # the oldest have none
         if not isinstance(row[key], kind): raise ValueError(f'{key} is {str(row[key])[:80]!r}')
 
+def _files(folder):
+    "Paths of a folder's JSON files, by their names; a hundred thousand are not worth a `glob`"
+    try: names = os.listdir(folder)
+    except OSError: return []
+    return [os.path.join(folder, name) for name in sorted(names) if name.endswith('.json')]
+
 def _read_rows(files, metric):
     "The rows of the records among some files; `ValueError` names a broken one"
     for f in files:
@@ -117,13 +137,23 @@ def _read_rows(files, metric):
         yield from _rows(record, metric) if metric else rows
 
 # %% ../nbs/55_results.ipynb #ef922d8e
+@contextmanager
+def _uncollected():
+    "Without the search for cycles, of which records have none: it would go through all that was read, again and again"
+    was = gc.isenabled()
+    gc.disable()
+    try: yield
+    finally:
+        if was: gc.enable()
+
+# %% ../nbs/55_results.ipynb #fef63ce9
 def load(
     folder, # Of JSON records; or a list of their files
     metric:str=None, # One of the scores; each task's headline unless given
 )->pd.DataFrame: # One row per run and target
     "Read records; `ValueError` names a broken one, or says that there are none"
-    files = folder if isinstance(folder, list) else sorted(Path(folder).glob('*.json'))
-    df = _table(_read_rows(files, metric))
+    files = folder if isinstance(folder, list) else _files(folder)
+    with _uncollected(): df = _table(_read_rows(files, metric))
     if df.empty: raise ValueError(f'no run records in {folder}: expected JSON files that bp_run or bp_demo wrote')
     return df
 
@@ -392,9 +422,9 @@ def _ratios(ax, df):
         ax.semilogy(ratio, color=colour('bmtpt'), lw=1, alpha=.7, label=label)
     predicted = ran.predicted_ratio.dropna()
     if len(predicted):
-        ax.axhline(predicted.iloc[0], color='k', ls=':', lw=1, label='at samples of a full-data posterior')
-    ax.set(xlabel='source step')
-    ax.legend()
+        ax.axhline(predicted.iloc[0], color='k', ls=':', lw=1, label='at samples of\na full-data posterior')
+    ax.set(xlabel='source step', title='repulsion of the source stage')
+    label_lines(ax)
 
 # %% ../nbs/55_results.ipynb #cf765e7d
 def plot(

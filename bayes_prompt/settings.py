@@ -8,7 +8,7 @@ __all__ = ['BACKBONES', 'SVGD', 'Source', 'Target', 'Data', 'Compute', 'check_ba
 
 # %% ../nbs/01_settings.ipynb #e43b169c
 from dataclasses import dataclass
-import os
+import os, re
 from pathlib import Path
 from .options import Options, nearest, option
 
@@ -164,8 +164,11 @@ def posterior_folder(
     there:bool=True, # Must it be there?
 )->Path:
     "Where a source posterior is kept; `ValueError` where there is none"
-    here, kept = Path(str(name)), cache_folder()/'posteriors'/str(name)
-    folder = here if (here/'posterior.safetensors').is_file() else kept
+    here, is_name = Path(str(name)), re.fullmatch(r'\w[\w.-]*', str(name))
+    folder = cache_folder()/'posteriors'/str(name) if is_name else here
+    if (here/'posterior.safetensors').is_file(): return here
+    if not there and not is_name:
+        raise ValueError(f'name: expected letters, digits, _, . and - for a posterior, got {str(name)!r}')
     if not there or (folder/'posterior.safetensors').is_file(): return folder
     names = posterior_names()
     near = nearest(name, names)

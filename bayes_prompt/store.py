@@ -7,10 +7,15 @@ __all__ = ['write', 'write_json', 'read_json', 'read_table', 'save_tensors', 'Da
            'fingerprint', 'file_fingerprint', 'alone']
 
 # %% ../nbs/02_store.ipynb #7bd7dbda
-import hashlib, json, os, re, sys, uuid, zlib
+import hashlib, json, orjson, os, re, sys, uuid, zlib
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
+from itertools import chain
+from io import BytesIO
 from pathlib import Path
+from stat import S_IFREG, S_ISDIR, S_ISREG
+from .options import choose
 
 # %% ../nbs/02_store.ipynb #542df0b3
 def _sync_folder(folder):
@@ -28,14 +33,15 @@ def _forget(path):
 # %% ../nbs/02_store.ipynb #03fbe29b
 def write(
     path, # Where to; its folder must be there
-    data, # Bytes or text
+    data, # Bytes or text, or a list of them
 ):
     "Write a file completely or not at all; `OSError` in one sentence names it"
     path = Path(path)
     part = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
     try:
         with part.open('wb') as f:
-            f.write(data.encode() if isinstance(data, str) else data)
+            for piece in data if isinstance(data, list) else [data]:
+                f.write(piece.encode() if isinstance(piece, str) else piece)
             f.flush()
             os.fsync(f.fileno())
         os.replace(part, path)
@@ -56,25 +62,38 @@ def write_json(
     write(path, json.dumps(obj, indent=indent) + '\n')
 
 # %% ../nbs/02_store.ipynb #782f77e3
-def _bytes(path, what):
-    "What is in a file; `ValueError` when there is none. A device has no end"
-    if path.is_dir(): raise ValueError(f'the {what} {path} is a folder: name a file in it')
-    if path.exists() and not path.is_file(): raise ValueError(f'the {what} {path} is no file: expected one')
-    try: return path.read_bytes()
+def _bytes(path, what, most=-1):
+    "What is in a file, or its first bytes; `ValueError` when there is none. A device has no end"
+    try: kind = os.stat(path).st_mode
+    except (OSError, ValueError): kind = S_IFREG # reading it says why
+    if S_ISDIR(kind): raise ValueError(f'the {what} {path} is a folder: name a file in it')
+    if not S_ISREG(kind): raise ValueError(f'the {what} {path} is no file: expected one')
+    try:
+        with open(path, 'rb', buffering=0) as f: return f.read(most)
     except FileNotFoundError: raise ValueError(f'no {what} {str(path)!r}') from None
     except (OSError, ValueError) as e: # a name with a zero byte too
         raise ValueError(f'the {what} {str(path)!r} cannot be read: {getattr(e, "strerror", None) or e}') from None
 
 _NESTS = {dict, list}
 
+def _flat_dicts(x):
+    return {dict}.issuperset(map(type, x)) and _NESTS.isdisjoint(map(type, chain.from_iterable(map(dict.values, x))))
+
 def _shallow(obj):
     "How many keys there are, if it is not nested without end: what comes later goes through it by recursion"
     level, keys = [obj] if type(obj) in _NESTS else [], 0
-    for _ in range(50):
-        keys += sum(len(x) for x in level if type(x) is dict)
-        inside = [x.values() if type(x) is dict else x for x in level]
-        level = [x for xs in inside for x in xs if type(x) in _NESTS]
-        if not level: return keys
+    for depth in range(50):
+        deeper = []
+        for x in level:
+            if type(x) is dict:
+                keys += len(x)
+                x = x.values()
+            elif depth < 49 and _flat_dicts(x): # as a history: many, of few keys each
+                keys += sum(map(len, x))
+                continue
+            if not _NESTS.isdisjoint(map(type, x)): deeper += [y for y in x if type(y) in _NESTS]
+        if not deeper: return keys
+        level = deeper
     raise ValueError('it is nested more than 50 deep')
 
 def _object(pairs):
@@ -85,27 +104,48 @@ def _object(pairs):
     twice = next(key for key, _ in pairs if key in seen or seen.add(key))
     raise ValueError(f'two values for the key {twice[:40]!r}')
 
-def _read_json(text):
-    "JSON in which no object has a key twice; where as many keys are left as there were, none has"
-    obj = json.loads(text)
-    keys = _shallow(obj)
-    once = text.count(':') == keys or len(re.findall(r'"\s*:', text)) == keys # of more, some may be in texts
-    return obj if once else json.loads(text, object_pairs_hook=_object)
+_DIGITS, _LONG = bytes(ord('0') if i in b'123456789' else i for i in range(256)), b'0'*19
 
-def _read_toml(text):
+def _has_long(data):
+    "May there be a whole number of more than 64 bits?"
+    data = data.translate(_DIGITS)
+    at = data.find(_LONG)
+    while at > 0 and data[at-1] == ord('.'): at = data.find(_LONG, at + 19) # a fraction
+    return at >= 0
+
+def _loads(data):
+    "What `json` gives for bytes; from orjson, but for NaN, for whole numbers that it would round, and for errors"
+    if not _has_long(data):
+        try: return orjson.loads(data)
+        except ValueError: pass
+    return json.loads(data.decode('utf-8-sig'))
+
+def _read_json(data):
+    "JSON in which no object has a key twice; where as many keys are left as there were, none has"
+    obj = _loads(data)
+    keys = _shallow(obj)
+    once = data.count(b':') == keys or len(re.findall(rb'"\s*:', data)) == keys # of more, some may be in texts
+    return obj if once else json.loads(data.decode('utf-8-sig'), object_pairs_hook=_object)
+
+def _read_toml(data):
     try: import tomllib
     except ImportError: import tomli as tomllib # Python 3.10
-    obj = tomllib.loads(text)
+    obj = tomllib.loads(data.decode('utf-8-sig'))
     _shallow(obj)
     return obj
 
 def _parsed(data, path, what, format, loads):
-    try: return loads(data.decode('utf-8-sig'))
+    try: return loads(data)
     except (ValueError, RecursionError) as e:
         said = ' '.join(str(e).split())[:100]
         raise ValueError(f'the {what} {path} is not {format}, it may be cut off ({said}): mend or remove it') from None
 
 # %% ../nbs/02_store.ipynb #434d472f
+def inside(name):
+    "Does a name that stands in a file stay in the folder to which it is joined, on any system?"
+    return not re.search(r'^[/\\~]|^\w:|(^|[/\\])\.\.([/\\]|$)|\0', name)
+
+# %% ../nbs/02_store.ipynb #6f7a96ec
 def read_json(
     path, # A file
     what:str='file', # What it should be, for the error
@@ -132,22 +172,58 @@ def read_table(
         raise ValueError(f'the {what} {path} ends in {path.suffix}: expected a TOML or JSON file') from None
 
 # %% ../nbs/02_store.ipynb #385c1d30
-def _split(data):
-    "Header and payload of a safetensors file"
-    n = int.from_bytes(data[:8], 'little')
-    if len(data) < 8 or n > len(data) - 8: raise ValueError('it is cut off')
-    return json.loads(data[8:8+n]), memoryview(data)[8+n:]
+def _opened(path, what, mapped):
+    "A safetensors file, and a function that gives its tensors"
+    if mapped:
+        _bytes(path, what, 1) # or says why not
+        return open(path, 'rb'), lambda: _mapped(path)
+    from safetensors.torch import load
+    data = _bytes(path, what)
+    return BytesIO(data), lambda: load(data)
+
+def _mapped(path):
+    from safetensors import safe_open
+    with safe_open(path, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()}
+
+def _split(file):
+    "Header and payload of a safetensors file, the payload in pieces"
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    n = int.from_bytes(file.read(8), 'little')
+    if size < 8 or n > size - 8: raise ValueError('it is cut off')
+    return json.loads(file.read(n)), iter(lambda: file.read(2**20), b'')
+
+def _checked(file):
+    "What a safetensors file is about, and its note"
+    header, pieces = _split(file)
+    note = header['__metadata__']
+    if note['sha256'] != _digest(header, pieces): raise ValueError('its checksum does not fit')
+    return json.loads(note['about']), note
 
 def _is_pickle(data):
     "Does a file look like `torch.save`'s? safetensors begins with a length in eight bytes, of which the upper ones are 0"
     return data[:4] == b'PK\3\4' or data[:1] == b'\x80' and any(data[4:8])
 
-def _digest(header, payload):
+def _digest(header, pieces):
     "SHA-256 of a header, its own checksum left out, and of the payload"
     about = {k: v for k, v in header.get('__metadata__', {}).items() if k != 'sha256'}
     h = hashlib.sha256(json.dumps(header | {'__metadata__': about}, sort_keys=True).encode())
-    h.update(payload)
+    for piece in pieces: h.update(piece)
     return h.hexdigest()
+
+_CODES = dict(float64='F64', float32='F32', float16='F16', bfloat16='BF16', int64='I64', int32='I32', int16='I16',
+              int8='I8', uint8='U8', bool='BOOL')
+
+def _laid_out(tensors):
+    "Header and payload of tensors, without a copy; the widest numbers come first, so that all lie at whole places"
+    import torch
+    header, pieces, at = {}, [], 0
+    for k, t in sorted(tensors.items(), key=lambda kt: (-kt[1].element_size(), kt[0])):
+        code = choose(str(t.dtype).removeprefix('torch.'), _CODES, 'type of tensors that can be written')
+        header[k] = dict(dtype=code, shape=list(t.shape), data_offsets=[at, at + t.nbytes])
+        pieces.append(memoryview(t.reshape(-1).view(torch.uint8).numpy()))
+        at += t.nbytes
+    return header, pieces
 
 # %% ../nbs/02_store.ipynb #ebb94fc1
 def save_tensors(
@@ -157,15 +233,14 @@ def save_tensors(
     key:str='', # Whose they are; `load_tensors` can ask for it
 ):
     "Write tensors as one checked safetensors file"
-    from safetensors.torch import save
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     try: note = dict(about=json.dumps(about or {}), key=key)
     except (TypeError, ValueError) as e: raise ValueError(f'about: expected numbers, texts, lists and dicts, which JSON can hold: {e}') from None
-    header, payload = _split(save(plain, note))
-    header['__metadata__']['sha256'] = _digest(header, payload)
+    header, pieces = _laid_out({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    header = {'__metadata__': note} | header
+    header['__metadata__']['sha256'] = _digest(header, pieces)
     text = json.dumps(header).encode()
     text += b' '*(-len(text) % 8)
-    write(path, len(text).to_bytes(8, 'little') + text + bytes(payload))
+    write(path, [len(text).to_bytes(8, 'little'), text, *pieces])
 
 # %% ../nbs/02_store.ipynb #68960b9c
 class Damaged(ValueError):
@@ -176,21 +251,18 @@ def load_tensors(
     path, # A file that `save_tensors` wrote
     key:str=None, # Whose it must be; anybody's if None
     what:str='file', # What it should be, for the error
+    mapped:bool=False, # Leave them on the disk: of a large file, what is used comes into memory
 )->tuple: # Tensors by name, and `about`
     "Read tensors; `ValueError` when they are not there or somebody else's, `Damaged` when a bit has changed"
-    from safetensors.torch import load
     path = Path(path)
-    data = _bytes(path, what)
-    if _is_pickle(data):
-        raise ValueError(f'the {what} {path} is a pickle, and loading one can run code: expected safetensors')
-    try:
-        header, payload = _split(data)
-        note = header['__metadata__']
-        if note['sha256'] != _digest(header, payload): raise ValueError('its checksum does not fit')
-        about, tensors = json.loads(note['about']), load(data)
-    except Exception as e: # whatever a damaged header provokes in json or safetensors
-        said = ' '.join(str(e).split())[:80]
-        raise Damaged(f'the {what} {path} is damaged ({type(e).__name__}: {said}): remove it') from None
+    file, tensors_of = _opened(path, what, mapped)
+    with file:
+        if _is_pickle(file.read(8)):
+            raise ValueError(f'the {what} {path} is a pickle, and loading one can run code: expected safetensors')
+        try: about, note, tensors = *_checked(file), tensors_of()
+        except Exception as e: # whatever a damaged header provokes in json or safetensors
+            said = ' '.join(str(e).split())[:80]
+            raise Damaged(f'the {what} {path} is damaged ({type(e).__name__}: {said}): remove it') from None
     if key is not None and note['key'] != key:
         raise ValueError(f'the {what} {path} belongs to another run: expected the key {key!r}, got {note["key"]!r}; remove it or choose another folder')
     return tensors, about
@@ -244,8 +316,7 @@ def _plain(x):
     if hasattr(x, 'detach'):
         x = x.detach().cpu().contiguous()
         known = x.float() if 'bfloat16' in str(x.dtype) else x # numpy lacks it
-        data = known.numpy().tobytes()
-        return str(x.dtype), tuple(x.shape), hashlib.sha256(data).hexdigest()
+        return str(x.dtype), tuple(x.shape), hashlib.sha256(known.numpy()).hexdigest()
     if isinstance(x, dict): return tuple(sorted((str(k), _plain(v)) for k, v in x.items()))
     if isinstance(x, (list, tuple)) and any(hasattr(o, 'detach') for o in x): return type(x)(map(_plain, x))
     if callable(x) and hasattr(x, '__code__'): return x.__module__, x.__qualname__, x.__code__.co_code, repr(x.__code__.co_consts)
@@ -261,7 +332,10 @@ def fingerprint(
 # %% ../nbs/02_store.ipynb #65a5f69e
 @lru_cache(4096)
 def _hash(path, size, changed):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
+    h = hashlib.sha256()
+    with open(path, 'rb') as f:
+        for piece in iter(lambda: f.read(2**20), b''): h.update(piece)
+    return h.hexdigest()
 
 # %% ../nbs/02_store.ipynb #75ae472e
 def file_fingerprint(path)->str: # 64 hex digits
@@ -278,6 +352,19 @@ def _acquire(lock, folder, timeout=-1):
     return lock.acquire(timeout=timeout)
 
 # %% ../nbs/02_store.ipynb #bea1f0ba
+class _Busy(Exception):
+    "Another process works there, and this one has other things to do"
+
+_may_wait = ContextVar('may_wait', default=True)
+
+@contextmanager
+def _waiting(may:bool):
+    "Whether `alone` waits for another process, or raises `_Busy`"
+    before = _may_wait.set(may)
+    try: yield
+    finally: _may_wait.reset(before)
+
+# %% ../nbs/02_store.ipynb #78f47d94
 @contextmanager
 def alone(
     folder, # Where a stage keeps its files
@@ -285,9 +372,10 @@ def alone(
 ):
     "Be the only process that works in a folder"
     from filelock import FileLock, Timeout
-    lock = FileLock(Path(folder)/'.lock')
-    try: _acquire(lock, folder, timeout=1)
+    lock, waits = FileLock(Path(folder)/'.lock'), _may_wait.get()
+    try: _acquire(lock, folder, timeout=1 if waits else 0)
     except Timeout:
+        if not waits: raise _Busy(folder) from None
         print(f'waiting: another process is at {what} in {folder}', file=sys.stderr, flush=True)
         _acquire(lock, folder)
     except OSError as e: raise OSError(f'cannot write to {folder}: {e.strerror or e}; choose another folder') from None

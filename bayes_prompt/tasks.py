@@ -18,7 +18,7 @@ from fastcore.basics import patch
 import bayes_prompt
 from .options import Options, names, option, unknown
 from .shown import Shown
-from .store import read_table
+from .store import inside, read_table
 
 # %% ../nbs/10_tasks.ipynb #f5387247
 _SLOT = re.compile(r'\{\{|\}\}|\{([^{}]*)\}')
@@ -152,6 +152,8 @@ def _numbers(value):
 def _check_names(task):
     if not re.fullmatch(r'\w[\w.-]*', task.name):
         raise ValueError(f'name: expected letters, digits, _, . and -, as it names files, got {task.name!r}')
+    if not inside(task.file):
+        raise ValueError(f'file: expected a file in the folder of the data, got {task.file!r}: say data.folder=… for another folder')
     metrics = names('metrics:METRICS')
     for metric in task.metrics:
         if metric not in metrics: raise unknown('metric', metric, metrics)
@@ -162,6 +164,8 @@ def _check_hub(task):
     n, good = 3 if task.split == 'own' else 2, [re.fullmatch(r'\w[\w.+-]*', p) for p in task.parts]
     if task.parts and not (len(good) == n and all(good)):
         raise ValueError(f'parts: expected {n} names for the split {task.split!r}, got {list(task.parts)}')
+    if task.hub and not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', task.hub):
+        raise ValueError(f'hub: expected a name of the Hub, as owner/name, got {task.hub!r}')
     if not task.hub and (task.parts or task.split != 'own'):
         raise ValueError('split and parts: expected hub = "…" too, whose data they are about; '
                          'local data has a column `split`')
@@ -202,6 +206,7 @@ def _check_labels(task):
     if len(words) == 1 or len({*words}) < len(words) or '' in words:
         raise ValueError(f'labels: expected two or more different words, got {list(task.labels)}')
     if any(len(w) > 200 for w in words): raise ValueError('labels: expected words of at most 200 signs')
+    if len(words) > 1000: raise ValueError(f'labels: expected at most 1000, got {len(words)}: each costs a pass of every text')
     if task.raw and (len({*task.raw}) < len(task.raw) or len(task.raw) != len(words)):
         raise ValueError(f'raw: expected a label for each of {list(task.labels)}, got {list(task.raw)}')
 

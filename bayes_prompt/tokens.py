@@ -26,6 +26,17 @@ class _Lists:
 
 def _tensor(values, dtype): return torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
 
+def _ordered(ids, ends, places):
+    "Lists in another order, some at a time"
+    lengths, first = ends.diff(prepend=ends.new_zeros(1)), 0
+    out, begins = torch.empty_like(ids), ends - lengths
+    for some in places.split(10_000):
+        n = lengths[some]
+        within = torch.arange(int(n.sum())) - (n.cumsum(0) - n).repeat_interleave(n)
+        out[first:first+len(within)] = ids[begins[some].repeat_interleave(n) + within]
+        first += len(within)
+    return out, lengths[places].cumsum(0)
+
 def _cut_out(ids, ends, i):
     "List number i as a tuple"
     return tuple(ids[ends[i-1] if i else 0:ends[i]].tolist())
@@ -53,6 +64,11 @@ class Tokens(Sequence):
         "Of the content"
         return fingerprint(self.tensors, self.task, self.cue)
 
+    def lengths(self)->tuple: # Tokens of each input and of each target
+        "How long the examples are"
+        def of(ends): return ends.diff(prepend=ends.new_zeros(1))
+        return of(self.tensors['ends']), of(self.tensors['label_ends'])
+
     def __repr__(self): # what a checkpoint belongs to is told by it
         size = f'{len(self):,} examples, {len(self.tensors["ids"]):,} tokens'
         return f'Tokens({self.task!r}, {size}, {self.fingerprint})'
@@ -60,6 +76,7 @@ class Tokens(Sequence):
 # %% ../nbs/29_tokens.ipynb #t011
 def tokens_of(
     examples, # Of one task; any iterable, so that they need not be there all at once
+    order=None, # Function that then gives the places which they get
 )->Tokens:
     "Put examples into arrays"
     inputs, targets, cut, last = _Lists(), _Lists(), array('b'), Example((), ())
@@ -67,8 +84,12 @@ def tokens_of(
         inputs.add(last.ids)
         targets.add(last.labels)
         cut.append(last.cut)
-    tensors = dict(zip(('ids', 'ends', 'labels', 'label_ends'), (*inputs.tensors(), *targets.tensors())))
-    return Tokens(tensors | dict(cut=_tensor(cut, torch.int8)), last.task, last.cue)
+    lists, cut = [inputs.tensors(), targets.tensors()], _tensor(cut, torch.int8)
+    if order is not None and len(cut):
+        places = torch.as_tensor(order())
+        lists, cut = [_ordered(*some, places) for some in lists], cut[places]
+    tensors = dict(zip(('ids', 'ends', 'labels', 'label_ends'), (x for some in lists for x in some)))
+    return Tokens(tensors | dict(cut=cut), last.task, last.cue)
 
 # %% ../nbs/29_tokens.ipynb #t014
 def save_tokens(
@@ -86,5 +107,5 @@ def load_tokens(
     key:str, # What they must depend on
 )->tuple: # `Tokens`, and what more was kept
     "Read a task's tokens; `ValueError` where they are not there, damaged or others"
-    tensors, about = load_tensors(path, key, 'tokens')
+    tensors, about = load_tensors(path, key, 'tokens', mapped=True)
     return Tokens(tensors, about['task'], about['cue']), about['more']

@@ -60,7 +60,7 @@ def pairs_of(
     "The pairs that are compared; `ValueError` for a method without runs"
     there = list(dict.fromkeys(df.method))
     def named(name):
-        found = [m for m in there if m == name or m.split(' ')[0] == name]
+        found = [m for m in there if m.split(' ')[0] == name.split(' ')[0] and {*name.split(' ')} <= {*m.split(' ')}]
         if not found: raise unknown('method in the records', name, there)
         return [name] if name in found else found
     if against: pairs = [(m, o) for o in named(against) for m in there if m not in named(against)]

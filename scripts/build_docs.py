@@ -13,6 +13,8 @@ from nbdev.doclinks import NbdevLookup, _nbpath2html
 from nbdev.serve import proc_nbs
 
 from build_readme import option
+from tables import tidy
+from wrap import wrapped
 
 CDN = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@([\d.]+)/dist')
 KATEX = re.compile(r'package/(LICENSE|dist/(katex\.min\.(css|js)|contrib/auto-render\.min\.js|fonts/[\w-]+\.woff2))')
@@ -129,10 +131,21 @@ def drawing(cell, source):
                                   f'alt="{alt}" src="data:image/svg+xml;base64,{src}"></p><figcaption>{cap}</figcaption></figure></div>'}
 
 
+def tabled(cell, source):
+    "Data frames among the outputs as tables with a caption"
+    for o in cell.get('outputs', []):
+        found = ''.join(o.get('data', {}).get('text/html', ''))
+        if 'class="dataframe"' in found: o['data'] = {'text/html': tidy(found, option(source, 'tbl-cap'), option(source, 'tbl-rows'))}
+    cell['source'] = re.sub(r'(?m)^#\| tbl-\w+: .*\n', '', source)
+
+
 def fold(cell):
     "What draws a figure, and imports, are folded: the figure is what is looked at"
     source = cell['source'] if isinstance(cell['source'], str) else ''.join(cell['source'])
-    if cell['cell_type'] == 'code': drawing(cell, source)
+    if cell['cell_type'] == 'code':
+        drawing(cell, source)
+        tabled(cell, source)
+        source = cell['source'] = cell['source'] if '#| export' in source else wrapped(cell['source'])
     if cell['cell_type'] != 'code' or 'code-fold:' in source or 'echo: false' in source: return
     lines = [l for l in source.splitlines() if l.strip() and not l.startswith('#')]
     drawn = 'fig-cap:' in source
@@ -185,9 +198,9 @@ def alone(site):
 
 
 def exact(site):
-    "smalldocs searches for words like the one that is typed, so that \"Stein\" finds \"Listening\" first: here for the word itself"
+    "smalldocs searches for words like the one that is typed, so that \"Stein\" finds \"Listening\" first: here for the word itself, and for all of several"
     js = site/'site_libs/smalldocs.js'
-    if js.exists(): js.write_text(js.read_text(encoding='utf-8').replace('threshold: 0.3', 'threshold: 0'), encoding='utf-8')
+    if js.exists(): js.write_text(js.read_text(encoding='utf-8').replace('threshold: 0.3', 'threshold: 0, useExtendedSearch: true'), encoding='utf-8')
 
 
 def by_quarto(cache): subprocess.run(['quarto', 'render', '--no-cache'], cwd=cache, check=True)

@@ -1,9 +1,11 @@
 """Look at the built site as a reader does: headless Chromium, a desktop and a phone, light and dark.
 
     python scripts/look_at_docs.py _docs [page ...]     every page unless named; fails with one line a defect
+    python scripts/look_at_docs.py _docs --widths       the same at every width, which takes longer
 
 Checks that nothing is cut or scrolls sideways, nothing is asked of another host, the console is quiet, axe finds nothing serious,
-the search finds, and the explorables move. Without Chromium it says so and passes.
+the search finds, the keyboard gets to the text, and the explorables move. Each page is also measured at one further width, in turn.
+Without Chromium it says so and passes.
 """
 import shutil, sys, threading, time
 from collections import Counter
@@ -13,6 +15,8 @@ from pathlib import Path
 
 WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']
 VIEWS = (('desktop', 1280, 'light', WCAG), ('phone', 390, 'light', WCAG), ('dark', 1280, 'dark', ['wcag2aa']))    # what differs in the dark is contrast
+WIDTHS = (320, 360, 768, 1024, 1440)    # measured by turns
+SOUGHT = ('Stein', 'which kernel', 'my CSV')
 BUDGET = 220    # seconds: a busy machine looks at fewer pages, and says so
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
 # Everything that measures is one function in the page: it gives [kind, what] pairs
@@ -34,6 +38,7 @@ MEASURE = r'''() => {
   for (const el of all('main pre')) if (over(el)) say('code or output cut', el)
   for (const el of all('main .katex-display > .katex > .katex-html, main math[display=block]:not(.katex-mathml *)')) if (cut(el) || over(el.parentElement)) say('formula cut', el)
   for (const el of all('main .katex-error')) say('formula not understood', el)
+  for (const el of all('main table.dataframe')) say('printed data frame', el)
   for (const el of all('main table')) { const p = cut(el); if (p && !reachable(p)) say('table cut, and its scroll area out of reach of the keyboard', el) }
   for (const el of all('main img, main svg[role=img]')) {
     if (!(el.getAttribute('alt') || el.getAttribute('aria-label') || '').trim()) say('figure without alt text', el)
@@ -78,15 +83,37 @@ def look(page, url, axe, rules):
     return found
 
 
-def search(page, root, word='Stein'):
-    "The search box finds the word, and the found can be read"
+def measured(page, width):
+    "Defects of the page that is open, at another width"
+    before = page.viewport_size
+    page.set_viewport_size(dict(width=width, height=900))
+    page.wait_for_timeout(150)    # the page fits its formulas anew after 80 ms
+    found = [tuple(f) for f in page.evaluate(MEASURE)]
+    page.set_viewport_size(before)
+    return found
+
+
+def keyboard(page, root):
+    "The first key leads past the navigation to the text"
+    page.goto(f'{root}/index.html')
+    page.keyboard.press('Tab')
+    first = page.evaluate('() => document.activeElement.className')
+    if 'skip-link' not in first: return [('keyboard', f'the first stop is no skip link: {first!r}')]
+    page.keyboard.press('Enter')
+    page.keyboard.press('Tab')
+    inside = page.evaluate("() => !!document.activeElement.closest('main')")
+    return [] if inside else [('keyboard', 'behind the skip link comes nothing of the text')]
+
+
+def search(page, root, word):
+    "The search box finds the words, and the found can be read"
     page.goto(f'{root}/index.html')
     page.keyboard.press('/')
     page.keyboard.type(word)
     try: page.wait_for_selector('.search-result', timeout=5000)
     except Exception: return [('search', f'finds nothing for {word!r}')]
     texts = page.eval_on_selector_all('.search-result', 'els => els.map(e => e.innerText)')
-    return [] if word.lower() in texts[0].lower() else [('search', f'the first result does not show {word!r}: {texts[0][:60]!r}')]
+    return [] if all(w in texts[0].lower() for w in word.lower().split()) else [('search', f'the first result does not show {word!r}: {texts[0][:60]!r}')]
 
 
 def explore(page, root, names):
@@ -109,6 +136,7 @@ def explore(page, root, names):
 
 
 def main(folder, *names):
+    every, names = '--widths' in names, [n for n in names if n != '--widths']
     exe = next((p for b in BROWSERS if (p := shutil.which(b))), None)
     try: from playwright.sync_api import sync_playwright
     except ImportError: exe = None
@@ -123,11 +151,15 @@ def main(folder, *names):
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=exe, args=['--no-sandbox', '--disable-gpu'])
         views = [(*v, browser.new_page(viewport=dict(width=v[1], height=900), color_scheme=v[2], reduced_motion='reduce')) for v in VIEWS]
-        found += [('desktop', 'index.html', *f) for f in search(views[0][-1], root)]
+        for words in SOUGHT: found += [('desktop', 'index.html', *f) for f in search(views[0][-1], root, words)]
+        found += [('desktop', 'index.html', *f) for f in keyboard(views[0][-1], root)]
         found += [('desktop', *f) for f in explore(views[0][-1], root, moving)]
-        for name in pages:
-            if not names and time.perf_counter() - begin > BUDGET: break
+        for i, name in enumerate(pages):
+            if not names and not every and time.perf_counter() - begin > BUDGET: break
             for view, _, _, rules, page in views: found += [(view, name, *f) for f in look(page, f'{root}/{name}', axe, rules)]
+            for width in WIDTHS if every or names else WIDTHS[i % len(WIDTHS):][:1]:
+                page = views[width < 600][-1]
+                found += [(f'{width} px', name, *f) for f in measured(page, width)]
             seen += 1
         browser.close()
     server.shutdown()

@@ -1,6 +1,7 @@
 "What the tests share. Before torch is imported: threads that spin while they wait make two busy cores several times slower"
 import os
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS', '1') # processes beside one another share the cores
 
 from dataclasses import replace
 from pathlib import Path

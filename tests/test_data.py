@@ -242,7 +242,7 @@ def test_a_newer_file_in_the_folder_of_data_counts(tmp_path):
     assert d.train[0] == ('mine review: newer', 'good') and d.source == str(new) and d.files == [new/'x.csv']
 
 def test_a_device_is_no_data(tmp_path):
-    with pytest.raises(ValueError, match='expected /dev/zero'): own(tmp_path, '', file='/dev/zero')
+    with pytest.raises(ValueError, match='file: expected a file in the folder of the data'): own(tmp_path, '', file='/dev/zero')
 
 def test_what_was_read_is_known():
     assert [f.name for f in load_task('anli', data_dir=HUB).files] == [f'{p}_r{i}.parquet' for p in ('train', 'dev', 'test') for i in (1, 2, 3)]

@@ -1,9 +1,12 @@
 "The site's reference, folds and links, without building it"
-import importlib.util, inspect, sys
+import importlib.util, inspect, json, re, sys
 from pathlib import Path
 
+import pandas as pd
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'scripts'))
-import build_docs
+import build_docs, tables
+from wrap import WIDTH, wrapped
 
 
 def example(
@@ -73,4 +76,99 @@ def test_the_search_is_for_the_word_itself(tmp_path):
     js = tmp_path/'site_libs/smalldocs.js'
     js.write_text((Path(smalldocs.origin).parent/'assets/smalldocs.js').read_text(encoding='utf-8'), encoding='utf-8')
     build_docs.exact(tmp_path)
-    assert 'threshold: 0,' in js.read_text(encoding='utf-8')
+    assert 'threshold: 0, useExtendedSearch: true,' in js.read_text(encoding='utf-8')
+
+# Shown code
+
+def test_long_lines_are_broken_where_a_reader_would():
+    assert wrapped('f(' + ', '.join(f'argument_{i}' for i in range(9)) + ')').splitlines()[1].startswith('  argument_')
+    one = wrapped('total = sum(value_of(item, weight)*scale for item, weight in zip(all_items, all_weights) if weight > 0)')
+    assert one.splitlines()[1] == '            for item, weight in zip(all_items, all_weights) if weight > 0)'
+    said = wrapped('x = 1   # ' + 'a long remark '*8)
+    assert said.splitlines()[0].startswith('# a long remark') and said.splitlines()[1] == 'x = 1'
+    loop = 'for row in rows: print(' + ', '.join(f'row.value_{i}' for i in range(6)) + ')'
+    assert wrapped(loop).splitlines() == ['for row in rows:', '    ' + loop.partition(': ')[2]]
+
+def test_what_cannot_be_broken_stays():
+    for code in ('%pip install ' + 'x'*90, 'a = "' + 'x'*90 + '"', 'short = 1', f'f"{{g(1, 2)}}{"x"*90}"', '"""\n' + 'word, '*20 + '\n"""'):
+        assert wrapped(code) == code
+
+def test_shown_code_is_narrow():
+    "What is left are texts"
+    def lines(source): return [l for l in wrapped(source).splitlines() if not l.startswith('#|')]
+    cells = [''.join(c['source']) for cs in pages().values() for c in cs if c['cell_type'] == 'code']
+    shown = [l for s in cells if not re.search('#\\| (hide|export|echo: false)', s) for l in lines(s)]
+    long = [l for l in shown if len(l) > WIDTH]
+    assert len(long) < .03*len(shown), long
+
+# Tables and values
+
+ROOT = Path(__file__).resolve().parents[1]
+
+def pages(): return {f.stem: json.loads(f.read_text(encoding='utf-8'))['cells'] for f in sorted((ROOT/'nbs').glob('*.ipynb'))}
+
+def outputs():
+    "(page and cell, source, an output) of every cell whose output a reader sees"
+    for page, cells in pages().items():
+        for c in cells:
+            source = ''.join(c['source'])
+            if c['cell_type'] != 'code' or source.startswith('#| hide'): continue
+            for o in c['outputs']: yield f'{page} {c["id"]}', source, o
+
+def frames():
+    for at, source, o in outputs():
+        html = ''.join(o.get('data', {}).get('text/html', ''))
+        if 'class="dataframe"' in html: yield at, source, html
+
+def test_a_data_frame_becomes_a_table():
+    "One row of headers, the name of the rows in its corner, words for snake_case"
+    df = pd.DataFrame({'first_loss': [1.5, None], 'ok': [True, False]}, index=pd.Index(['a', 'b<'], name='method'))
+    html = tables.tidy(df._repr_html_(), 'What & why')
+    assert html.count('<tr>') == 3 and '<caption><span>What &amp; why</span></caption>' in html
+    assert '<th scope="col" class="side">method</th><th scope="col">first loss</th>' in html
+    assert '<th scope="row">b&lt;</th><td></td><td>no</td>' in html and '<td class="number">1.5</td><td>yes</td>' in html
+
+def test_a_table_keeps_its_groups():
+    columns = pd.MultiIndex.from_product([['PT', 'BPT'], ['published', 'ours']])
+    rows = pd.MultiIndex.from_tuples([('x', 1), ('x', 2), ('y', 1)])
+    html = tables.tidy(pd.DataFrame(0, rows, columns)._repr_html_(), rows='task, seed')
+    assert '<th scope="colgroup" colspan="2">PT</th>' in html and '<th scope="rowgroup" rowspan="2">x</th>' in html
+    assert '<th scope="col" class="side">task</th><th scope="col" class="side">seed</th>' in html
+
+def test_the_names_of_rows_and_of_numbers_above_them_meet_in_the_corner():
+    df = pd.DataFrame([[1, 2]], pd.Index(['plain'], name='way'), pd.Index([4, 8], name='M'))
+    assert '<th scope="col" class="side">way \\ M</th><th scope="col">4</th>' in tables.tidy(df._repr_html_())
+
+def test_a_wide_table_is_cut_into_pieces():
+    df = pd.DataFrame([['a text of some length']*12], ['row'], [f'column {i}' for i in range(12)])
+    html = tables.tidy(df._repr_html_(), 'Once')
+    n = html.count('<table')
+    assert n > 1 and html.count('Once') == 1 and html.count('scope="row">row</th>') == n
+    assert [f'>column {i}</th>' in html for i in range(12)] == [True]*12
+
+IN_WORK = ('60_demo', '67_averaging', '68', '69')    # pages that somebody else is writing now
+TO_RUN = ('23_packed', '24_causal', '26_callbacks', '28_evaluate', '45_mpt', '52_run')    # outputs older than their cells
+
+def test_every_table_says_what_it_shows():
+    "In a caption, and its rows and columns have names that are no numbers"
+    for at, source, html in frames():
+        if at.startswith(IN_WORK + TO_RUN): continue
+        assert build_docs.option(source, 'tbl-cap'), f'{at}: a table without a `#| tbl-cap: "what it shows"`'
+        table, rows = tables.read(html), build_docs.option(source, 'tbl-rows')
+        named = rows or table.names[-1]
+        labels = [labels[-1] for labels, _ in table.rows]
+        assert named or not all(re.fullmatch(r'[\d.]+', x) for x in labels), f'{at}: rows that are numbers without a name; name the index'
+        heads = table.heads[-1]
+        numbers = all(re.fullmatch(r'[\d.]+', h) for h in heads)
+        assert '\\' in table.names[-1] or not numbers, f'{at}: columns that are numbers without a name; name the columns'
+
+def test_values_have_names():
+    "A value at the end of a cell is rounded, and says in words what it is, unless the line above does"
+    for at, source, o in outputs():
+        text = ''.join(o.get('data', {}).get('text/plain', '')) if 'text/html' not in o.get('data', {}) else ''
+        if at == '58_cli c021' or at.startswith(TO_RUN): continue    # the first is a record as its JSON has it
+        if not text or 'image/svg+xml' in o['data'] or 'image/png' in o['data'] or 'text/markdown' in o['data']: continue
+        assert 'dtype: ' not in text, f'{at}: a printed Series; show it as a table or in a sentence'
+        assert not re.search(r'\d\.\d{6,}', text), f'{at}: {text[:60]!r} has more digits than anybody reads'
+        assert len(text) < 120 or 'tensor(' not in text, f'{at}: a printed tensor; show it as a table'
+        assert re.search('[^\\W\\d_e]', text) or len(text) < 60, f'{at}: {text[:60]!r} are numbers without names'

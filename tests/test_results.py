@@ -126,3 +126,14 @@ def test_a_fingerprint_that_is_none_is_named(key, tmp_path):
     record = json.loads(next((Path(__file__).resolve().parents[1]/'results/four_sources').glob('amazon-pt-s0*.json')).read_text(encoding='utf-8'))
     (tmp_path/'r.json').write_text(json.dumps(record | {key: ['x']}))
     with pytest.raises(ValueError, match=rf'r\.json.*{key}'): load(tmp_path)
+
+def test_many_records_of_several_shapes(tmp_path):
+    "Columns of some records alone are empty elsewhere, in whatever order they are read; the table is that of records read one by one"
+    records = [record(i/1000, i, ('pt', 'bmtpt', 'spot')[i % 3], **({f'own{i % 7}': [str(i)]} if i % 5 else {})) for i in range(450)]
+    for i, r in enumerate(records): (tmp_path/f'{i:04}.json').write_text(json.dumps(r))
+    df = load(tmp_path)
+    assert len(df) == 450 and sorted(df.seed) == list(range(450)) and [*dict.fromkeys(df.method)] == [m for m in methods() if m in ('pt', 'bmtpt', 'spot')]
+    for _, row in df.iterrows():
+        i = row.seed
+        assert row.score == i/1000 and (row[f'own{i % 7}'] == [str(i)] if i % 5 else all(isinstance(row[f'own{k}'], float) for k in range(7)))
+    pd.testing.assert_frame_equal(df, frame(records))

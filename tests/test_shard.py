@@ -239,17 +239,22 @@ def test_a_process_that_hangs_is_not_waited_for(tiny, tmp_path):
 
 SMALL = ['backbone=tiny-t5', 'target=spam', 'k=2', 'steps=2', 'sources=movie', 'source_steps=4', 'm=3', 'limit=12', 'length=4']
 
-def launch(n, *words, module='bayes_prompt.cli', command='bp_run'):
+TORCHRUN = ['torch.distributed.run', '--standalone', '--nproc-per-node']
+ACCELERATE = ['accelerate.commands.launch', '--multi_gpu', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--num_processes']
+
+def launch(n, *words, module='bayes_prompt.cli', command='bp_run', by=TORCHRUN):
     code = f'from {module} import {command}; {command}()'
     env = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
     script = Path(words[-1])/f'{command}.py'
     script.write_text(code)
-    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(n), str(script)]
-    return subprocess.run([*torchrun, *words[:-1]], env=env, capture_output=True, text=True, timeout=120)
+    port = ['--main_process_port', str(free_port())] if by is ACCELERATE else []
+    starter = [sys.executable, '-m', *by, str(n), *port, str(script)]
+    return subprocess.run([*starter, *words[:-1]], env=env, capture_output=True, text=True, timeout=300)
 
-def test_torchrun_of_the_command(tmp_path):
+@pytest.mark.parametrize('by', [TORCHRUN, ACCELERATE], ids=['torchrun', 'accelerate'])
+def test_a_launcher_of_the_command(by, tmp_path):
     from bayes_prompt.cli import bp_run
-    out = launch(2, *SMALL, '--out', str(tmp_path/'two'), str(tmp_path))
+    out = launch(2, *SMALL, '--out', str(tmp_path/'two'), str(tmp_path), by=by)
     assert out.returncode == 0, out.stderr
     assert out.stdout.count('"metric"') == 1
     bp_run([*SMALL, '--out', str(tmp_path/'one')])

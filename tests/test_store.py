@@ -156,3 +156,13 @@ def test_two_values_under_one_key_are_refused(tmp_path, text):
 def test_texts_that_look_like_keys(tmp_path):
     (tmp_path/'a.json').write_text('{"x": "\\": 1", "y": ["\\"  :"]}')
     assert read_json(tmp_path/'a.json') == dict(x='": 1', y=['"  :'])
+
+@pytest.mark.parametrize('text', [
+    '1e999', '-1e999', 'NaN', '[-Infinity]', '5e-324', '1e-400', '0.1', '-0.0', '-0', '1E5', '0.00012345678901234567', '1.2345678901234567e-05', '\ufeff{"a": 1}', '"\\ud800"', '"\\u0000"',
+    *map(str, (2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, -2**63, -2**63 - 1, -10**19, -9999999999999999999)), f'[0.{"1"*40}, {10**20}]', f'[{10**20}.5]'])
+def test_json_is_read_as_python_reads_it(tmp_path, text):
+    "To the bit and the type, though another parser reads most of it"
+    (tmp_path/'x.json').write_bytes(f'{{"a": [{text.removeprefix(chr(65279))}]}}'.encode())
+    if text[0] == '\ufeff': (tmp_path/'x.json').write_bytes(text.encode())
+    expected = json.loads((tmp_path/'x.json').read_bytes().decode('utf-8-sig'))
+    assert repr(read_json(tmp_path/'x.json')) == repr(expected)

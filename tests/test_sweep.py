@@ -6,7 +6,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from bayes_prompt.config import make_config
 from bayes_prompt.experiment import planned, read_experiment
-from bayes_prompt.store import fingerprint
+from bayes_prompt.store import alone, fingerprint
 from bayes_prompt.sweep import _claim, _duration, _rounds, _same, seconds_left, submit, sweep
 
 def test_no_file(tmp_path):
@@ -81,6 +81,20 @@ def test_what_others_do_is_passed_over_and_come_back_to(tmp_path, monkeypatch):
     monkeypatch.setattr('bayes_prompt.sweep.sleep', lambda s: lock.release())
     _rounds(configs, tmp_path, done.append)
     assert done == [*configs[1:], configs[0]]
+
+def test_a_run_whose_source_stage_another_learns_is_done_last(tmp_path, monkeypatch):
+    configs = read_experiment(mine(tmp_path)).configs
+    stage, done = tmp_path/'stage', []
+    stage.mkdir()
+    lock = FileLock(stage/'.lock')
+    lock.acquire()
+    def do(config):
+        if config in configs[:2]:
+            with alone(stage, 'the stage'): pass
+        done.append(config)
+    monkeypatch.setattr('bayes_prompt.sweep.sleep', lambda s: lock.release())
+    _rounds(configs, tmp_path, do)
+    assert done == [*configs[2:], *configs[:2]]
 
 def test_the_claim_of_a_dead_process_is_free(tmp_path):
     code = f"from filelock import FileLock; import time; lock = FileLock({str(tmp_path/'a.lock')!r}); lock.acquire(); print('mine', flush=True); time.sleep(60)"

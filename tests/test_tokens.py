@@ -1,8 +1,8 @@
 "Token ids as arrays: the same examples, kept on disk"
-import json
-import pytest
+import json, re
+import pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
-from bayes_prompt import protocol
+from bayes_prompt import data, protocol
 from bayes_prompt.config import make_config
 from bayes_prompt.options import methods
 from bayes_prompt.prompt import Example, encode, examples_of
@@ -109,3 +109,60 @@ def test_a_damaged_file_is_made_again(tmp_path, touched):
     again = Context(c, tmp_path, progress=False).sources
     assert {k: list(v) for k, v in again.items()} == whole and touched.count('examples_of') == 3
     load_tokens(f, f.stem)
+
+# ---- of a file that is larger than what is kept
+
+def write_own(folder, kind, how):
+    "60 rows of a task `own`, and its description; the odd ones say so in a column, or in a file of their own"
+    if kind == 'parts': (folder/'own').mkdir(parents=True)
+    labels = dict(words=['no', 'yes'], digits=['0', '1'], free=['a few words', 'others'])[how]
+    rows = [dict(text=f'{"very " * (i % 30 % 9)}good text number {i % 30}', label=labels[i % 2] + (f' {i}' if how == 'free' else ''), **({'Split': ('train', 'dev', 'test')[i % 7 % 3]} if kind == 'split' else {})) for i in range(60)]
+    about = '' if how == 'free' else 'labels = ["no", "yes"]\n'
+    (folder/'tasks.toml').write_text(f'[own]\ntemplate = "{{text}}"\nlabel = "label"\nmetric = "{"rouge_l" if how == "free" else "accuracy"}"\n{about}')
+    def csv_of(path, rows): pd.DataFrame(rows).to_csv(path, index=False)
+    if kind == 'parts':
+        csv_of(folder/'own/train.csv', rows[:40])
+        csv_of(folder/'own/test.csv', rows[40:])
+    elif kind == 'jsonl': (folder/'own.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    elif kind == 'parquet': pd.DataFrame(rows).to_parquet(folder/'own.parquet')
+    else: csv_of(folder/'own.csv', rows)
+
+def own_tokens(folder, out, **changes):
+    config = make_config(SMALL, **dict(tasks=str(folder/'tasks.toml'), sources=['own'], max_src=12) | changes)
+    ctx = Context(config, out, progress=False)
+    return ctx.sources['own'], {k: getattr(ctx, k)['own'] for k in ('data_from', 'splits', 'cut') if 'own' in getattr(ctx, k)}
+
+@pytest.mark.parametrize('how', ['words', 'digits', 'free'])
+@pytest.mark.parametrize('kind', ['csv', 'split', 'parts', 'jsonl', 'parquet'])
+def test_a_file_that_is_streamed_gives_the_same(kind, how, tmp_path, monkeypatch, capsys):
+    "Ids in the same order, split, share of cut texts and texts in two parts; whatever the size of pieces"
+    write_own(tmp_path, kind, how)
+    data._say.cache_clear()
+    whole, said, heard = *own_tokens(tmp_path, tmp_path/'a'), capsys.readouterr().err
+    def never(*a): raise AssertionError('all rows were read at once')
+    monkeypatch.setattr(data, '_LARGE', 0)
+    monkeypatch.setattr(data, 'read_rows', never)
+    monkeypatch.setattr('bayes_prompt.prompt._PIECE', 7)
+    monkeypatch.setattr(data, '_by_pieces', lambda task, file, plain=data._by_pieces: ((first + i, rows[i:i+9]) for first, rows in plain(task, file) for i in range(0, len(rows), 9)))
+    data._say.cache_clear()
+    streamed, told = own_tokens(tmp_path, tmp_path/'b')
+    assert list(streamed) == list(whole) and streamed.fingerprint == whole.fingerprint and told == said
+    twice = [[l for l in text.splitlines() if 'are in the train part too' in l] for text in (heard, capsys.readouterr().err)]
+    assert twice[0] == twice[1] and len(twice[0]) == 1
+
+@pytest.mark.parametrize('spoil, said', [
+    (lambda rows: rows[33].update(label=''), 'row 34'), (lambda rows: rows[12].update(label='maybe'), 'row 13'), (lambda rows: rows[12].update(text=' '), 'row 13'),
+    (lambda rows: [r.update(text=r['label']) for r in rows], "in every row the column 'text'"), (lambda rows: [r.update(label='yes') for r in rows], "got only 'yes'"),
+    (lambda rows: rows.clear(), 'expected rows, got none'), (lambda rows: rows.__delitem__(slice(2, None)), 'has no rows'), (lambda rows: [r.pop('label') for r in rows], "'label' is missing"),
+    (lambda rows: rows[20].update(label='yes '*5000), 'row 21')])
+def test_what_is_wrong_in_a_streamed_file_is_said_as_of_others(spoil, said, tmp_path, monkeypatch):
+    write_own(tmp_path, 'jsonl', 'words')
+    rows = [json.loads(l) for l in (tmp_path/'own.jsonl').read_text().splitlines()]
+    spoil(rows)
+    (tmp_path/'own.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    sentences = []
+    for size in (2**24, 0):
+        monkeypatch.setattr(data, '_LARGE', size)
+        with pytest.raises(ValueError, match=re.escape(said)) as e: own_tokens(tmp_path, tmp_path/'a')
+        sentences.append(str(e.value))
+    assert sentences[0] == sentences[1]

@@ -83,6 +83,8 @@ def test_pairs():
     assert pairs_of(df, [('bmtpt', 'pt')]) == [('bmtpt kernel=none', 'pt'), ('bmtpt kernel=rbf', 'pt')]
     assert pairs_of(df, [('bmtpt kernel=rbf', 'bmtpt kernel=none')]) == [('bmtpt kernel=rbf', 'bmtpt kernel=none')]
     assert pairs_of(df, against='vanilla') == [('pt', 'vanilla'), ('bmtpt kernel=none', 'vanilla'), ('bmtpt kernel=rbf', 'vanilla')]
+    both = pd.concat([df, df[df.method == 'bmtpt kernel=rbf'].assign(method='bmtpt kernel=rbf prior=none')])
+    assert pairs_of(both, [('bmtpt prior=none', 'pt')]) == [('bmtpt kernel=rbf prior=none', 'pt')] # words that tell an arm are enough
     assert pairs_of(df)[0] == ('bmtpt kernel=none', 'pt') and len(pairs_of(df)) == 3
     assert pairs_of(df[df.method.isin(['pt', 'vanilla'])]) == [('pt', 'vanilla')]
     with pytest.raises(ValueError, match="no method in the records 'lora'"): pairs_of(df, against='lora')
