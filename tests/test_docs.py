@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'scripts'))
-import build_docs, tables
+import build_docs, frames as tables
 from wrap import WIDTH, wrapped
 
 
