@@ -13,7 +13,7 @@ from nbdev.doclinks import NbdevLookup, _nbpath2html
 from nbdev.serve import proc_nbs
 
 from build_readme import option
-from tables import tidy
+from frames import tidy
 from wrap import wrapped
 
 CDN = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@([\d.]+)/dist')
