@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -32,42 +33,81 @@ class Progress(Callback):
 
 # %% ../nbs/26_callbacks.ipynb #986548f8
 class Job:
-    "One bar for all trainings of a command; where the output is no terminal, lines"
+    "One bar for all that a command trains and scores; where the output is no terminal, lines"
     def __init__(self,
         steps:int, # Of all trainings
         terminal:bool=None, # Does somebody watch? Found unless given
+        also=None, # Function of a stage's name that gives further callbacks, as loggers
     ):
-        self.steps, self.done, self.began = steps, 0, perf_counter()
+        self.steps, self.rows, self.also = steps, 0, also or (lambda stage: [])
+        self.done, self.scored = 0, 0
+        self.pace = dict(step=[0, 0.], row=[0, 0.]) # how many were timed, and their seconds
+        self.began = self.clock = self.said = perf_counter() # a job of a few seconds says nothing
         watched = sys.stderr.isatty() if terminal is None else terminal
-        self.bar = tqdm(total=steps, leave=False) if watched else None
-        self.said = perf_counter() # a job of a few seconds says nothing
+        how = '{desc}: {percentage:3.0f}%|{bar}|{postfix}'
+        self.bar = tqdm(total=steps, leave=False, bar_format=how) if watched else None
 
     def __call__(self, stage:str)->list:
         "The callbacks of a training"
-        return [_Tick(self, stage)]
+        return [_Tick(self, stage), *self.also(stage)]
 
-    def tick(self, stage, loss, steps=1):
+    def expect(self, rows:int):
+        "So many more rows will be scored"
+        self.rows += rows
+        if self.bar: self.bar.total = self.steps + self.rows/_ROWS
+
+    def tick(self, stage:str, loss:float, steps:int=1):
         "Some steps are done"
-        self.done += steps
-        if self.bar:
-            self.bar.set_description(stage)
-            self.bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
-            self.bar.update(steps)
-            return
         now = perf_counter()
-        if now - self.said > max(10, (now - self.began)/10): # the longer the job, the rarer
-            self.said = now
-            left = (now - self.began)*(self.steps/self.done - 1)
-            print(f'{stage}: step {self.done} of {self.steps}, loss {loss:.3f}, {left:.0f} s left', file=sys.stderr, flush=True)
+        self.done += steps
+        self._took('step', steps, now - self.clock)
+        self.clock = now
+        self._show(stage, f'step {self.done} of {self.steps}, loss {loss:.3f}', steps)
+
+    def score(self, stage:str, rows:int, seconds:float):
+        "Some rows have been scored"
+        self.scored += rows
+        self._took('row', rows, seconds)
+        self.clock += seconds # in the middle of a training they are none of its steps'
+        self._show(stage, f'{self.scored} of {self.rows} rows scored', rows/_ROWS)
 
     def close(self):
         "Take the bar away"
         if self.bar: self.bar.close()
 
+# %% ../nbs/26_callbacks.ipynb #18bc87f2
+_ROWS = 16 # so many scored rows are as long as a step on the bar; the time that is left is measured
+
+@patch
+def _took(self:Job, kind, n, seconds):
+    pace = self.pace[kind]
+    pace[0] += n
+    pace[1] += seconds
+
+@patch(as_prop=True)
+def left(self:Job)->float: # Seconds; None as long as too little is known
+    todo = dict(step=self.steps - self.done, row=self.rows - self.scored)
+    if any(n > 0 and self.pace[kind][0] < 3 for kind, n in todo.items()): return None
+    return sum(n*self.pace[kind][1]/self.pace[kind][0] for kind, n in todo.items() if n > 0)
+
+@patch
+def _show(self:Job, stage, what, steps):
+    left, now = self.left, perf_counter()
+    text = what if left is None else f'{what}, {left:.0f} s left'
+    if self.bar:
+        self.bar.set_description(stage, refresh=False)
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(steps)
+    elif now - self.said > max(10, (now - self.began)/10): # the longer the job, the rarer
+        self.said = now
+        print(f'{stage}: {text}', file=sys.stderr, flush=True)
+
 class _Tick(Callback):
     order = 90
     def __init__(self, job, stage): self.job, self.stage = job, stage
-    def begin(self, run): self.job.done += run.step # of a resumed training
+    def begin(self, run):
+        self.job.done += run.step # of a resumed training
+        self.job.clock = perf_counter()
     def step(self, run): self.job.tick(self.stage, run.history[-1]['loss'])
 
 # %% ../nbs/26_callbacks.ipynb #7bf8f56d
@@ -103,9 +143,14 @@ class EarlyStopping(Callback):
         judge, # Function without arguments that scores the method on validation data, higher is better
         every:int, # Steps between two scores
         patience:int=0, # Stop after so many scores without a better one; 0 for never
+        first:bool=False, # Judge the parameters before the first step too
     ):
-        self.judge, self.every, self.patience = judge, every, patience
+        self.judge, self.every, self.patience, self.first = judge, every, patience, first
         self.best, self.stale, self.kept = None, 0, []
+
+    def begin(self, run):
+        if not self.first: return
+        self.best, self.kept = float(self.judge()), [p.detach().clone() for p in run.params]
 
     def step(self, run):
         if run.step % self.every and run.step < run.steps: return

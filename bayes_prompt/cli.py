@@ -8,11 +8,10 @@ __all__ = ['one_sentence', 'demo_experiment', 'bp_demo', 'Arguments', 'check_wor
 
 # %% ../nbs/58_cli.ipynb #c004
 import argparse, json, os, signal, sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from importlib.util import find_spec
-from fastcore.script import call_parse, store_true
 import bayes_prompt
 from .config import Config, _dotted, make_config, parse_changes
 from .experiment import Experiment, _same, read_experiment
@@ -23,7 +22,8 @@ from .store import write
 from .tasks import TASKS
 
 # %% ../nbs/58_cli.ipynb #977836ff
-_SIGNALS = [getattr(signal, s) for s in ('SIGTERM', 'SIGHUP') if hasattr(signal, s)] # schedulers and closed terminals send them
+# schedulers and closed terminals send them
+_SIGNALS = [getattr(signal, s) for s in ('SIGTERM', 'SIGHUP') if hasattr(signal, s)]
 
 class _Stopped(KeyboardInterrupt):
     "One of them came"
@@ -48,7 +48,8 @@ def one_sentence(
     hint='' # What to do when it is stopped: a text, or a function that gives one
 ):
     "Errors that a user can mend as one sentence; Ctrl-C and a scheduler's signal as what was kept and how to go on"
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # two spinning threads beside a busy neighbour are many times slower than one
+    # two spinning threads beside a busy neighbour are many times slower than one
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='replace') # a terminal that knows no … or −
     try:
         with _listening(): yield
@@ -61,7 +62,8 @@ def one_sentence(
 
 # %% ../nbs/58_cli.ipynb #c006
 DEMOS = dict(mini='mini', smollm2='smollm2') # Backbone -> its file; any other takes mini's
-QUICK = {'source.steps': 10, 'target.steps': 10, 'data.limit': 100} # one seed of this ends in about a minute on two cores
+# one seed of this ends in about a minute on two cores
+QUICK = {'source.steps': 10, 'target.steps': 10, 'data.limit': 100}
 
 # %% ../nbs/58_cli.ipynb #beba3ab2
 def demo_experiment(
@@ -88,7 +90,8 @@ def _kept(out):
     out = Path(out)
     records, posteriors = len(list(out.glob('*.json'))), len(list(out.glob('sources/*/posterior.safetensors')))
     begun = len(list(out.glob('sources/*/state')))
-    return (f'{records} finished runs, {posteriors} finished and {begun} begun source posteriors are kept in {out}; '
+    return (f'{records} finished runs, {posteriors} finished and {begun} begun source posteriors are '
+            f'kept in {out}; '
             'the same command goes on from there.')
 
 def _demo_workers(device):
@@ -96,7 +99,7 @@ def _demo_workers(device):
     return 1 if device != 'cpu' else min(os.cpu_count() or 1, 4)
 
 def _demo_report(experiment, records, out):
-    "What the runs say, and a figure"
+    "What the runs say, and a figure; gives a function that writes it in another format"
     from bayes_prompt.results import arms, forest, frame, written
     from bayes_prompt.style import use_style
     from bayes_prompt.verdicts import learnt, of_sources, report, with_examples
@@ -108,46 +111,65 @@ def _demo_report(experiment, records, out):
     write(Path(out)/'report.txt', f'{text}\n')
     use_style()
     forest(asked, Path(out)/'figure.png')
-    print(f'\n{text}\n\nmeans and 95 % intervals over target seeds and test examples, given one source stage each; records, report.txt and figure.png '
+    print(f'\n{text}\n\nmeans and 95 % intervals over target seeds and test examples, given one source '
+          'stage each; records, report.txt and figure.png '
           f'are in {out}; bp_results {out} says more, --seeds 10 narrows the intervals')
+    return lambda format: written(parts, format)
 
 # %% ../nbs/58_cli.ipynb #0593c35d
-@call_parse
 def bp_demo(
-    quick:store_true=False, # One seed, fewer steps, part of the test set: about a minute
-    out:str='', # Folder for records, posteriors, report and figure; bp_demo, and bp_demo_BACKBONE of another, unless given
-    seeds:int=3, # Number of target seeds
-    backbone:str='mini', # "mini", "smollm2", "tiny-t5", a local folder or a Hugging Face id
-    device:str='cpu', # "cpu" or "cuda"
-    workers:int=0, # Processes; one a core, at most 4, unless given, and one on a GPU
+    argv=None # The command line's words unless given
 ):
-    "SVGD learns a posterior over soft prompts from source tasks; BMTPT beside its peers at equal compute on two few-shot targets"
-    out = out or ('bp_demo' if backbone == 'mini' else f'bp_demo_{Path(backbone).name}')
-    with one_sentence(lambda: _kept(out)):
-        experiment = demo_experiment(backbone, seeds, quick, device)
+    "SVGD learns a posterior over prompts from source tasks; BMTPT beside its peers on two few-shot targets"
+    p = Arguments('bp_demo', bp_demo.__doc__, '''
+  bp_demo --quick                one seed, about a minute
+  bp_demo --seeds 10             narrower intervals
+  bp_demo --backbone smollm2     a real language model''')
+    p.add_argument('--quick', action='store_true', help='one seed, fewer steps, part of the test set')
+    p.add_argument('--out', default='',
+                   help='folder for records, posteriors, report and figure; bp_demo, '
+                        'and bp_demo_BACKBONE of another, unless given')
+    p.add_argument('--seeds', type=int, default=3, metavar='N', help='number of target seeds; 3 unless given')
+    p.add('--backbone', default='mini', suggest=BACKBONES,
+          help='mini, smollm2, tiny-t5, a folder or an id of the Hub')
+    p.add_argument('--device', default='cpu', help='cpu or cuda')
+    p.add_argument('--workers', type=int, default=0, metavar='N',
+                   help='processes; one a core, at most 4, unless given, and one on a GPU')
+    p.add_argument('--json', action='store_true', help='print JSON and nothing else')
+    a, answer = p.parse_args(argv), sys.stdout
+    out = a.out or ('bp_demo' if a.backbone == 'mini' else f'bp_demo_{Path(a.backbone).name}')
+    with one_sentence(lambda: _kept(out)), redirect_stdout(sys.stderr if a.json else answer):
+        experiment = demo_experiment(a.backbone, a.seeds, a.quick, a.device)
+        check_words(a.backbone)
         from bayes_prompt.machine import check_out
         from bayes_prompt.sweep import make_all
         check_out(out)
-        workers = workers or _demo_workers(device)
-        print(f'{len(experiment.configs)} runs in {workers} process{"es"*(workers > 1)}, loading torch and the backbone …', flush=True)
+        workers = a.workers or _demo_workers(a.device)
+        print(f'{len(experiment.configs)} runs in {workers} process{"es"*(workers > 1)}, '
+              'loading torch and the backbone …', flush=True)
         records = make_all(experiment, out, sys.stderr.isatty(), workers)
-        _demo_report(experiment, records, out)
+        parts = _demo_report(experiment, records, out)
+        if a.json: print(parts('json'), file=answer)
 
 # %% ../nbs/58_cli.ipynb #009dd0fe
-_EXIT = 'exit status: 0 done; 1 refused or failed, with a sentence that says why; 2 an option that there is not; 130 stopped'
+_EXIT = ('exit status: 0 done; 1 refused or failed, with a sentence that says why; 2 an option that '
+         'there is not; '
+         '130 stopped by Ctrl-C, 143 by a scheduler')
 
 def _listed(title, rows): return '\n'.join([f'{title}:', *(f'  {name:32} {says}' for name, says in rows)])
 
 def _keys(groups=('',)):
     "Every key of these groups, with its default and its sentence"
-    rows = [(f'{key}={value if value != "" else "…"}', says) for key, value, says in Config.described() if key.startswith(groups)]
+    rows = [(f'{key}={value if value != "" else "…"}', says) for key, value, says in Config.described()
+            if key.startswith(groups)]
     return _listed('keys, with their defaults (short: target=spam, k=4, lr=.01, sources=a,b)', rows)
 
 def _choices():
     "Every method, task and backbone, with one line"
     known = [(name, f'{m.label}: {m.does}') for name, m in methods().items()]
     tasks = [(name, t.about or f'{t.suite}, {t.hub}') for name, t in TASKS.items()]
-    backbones = [*BACKBONES.items(), ('FOLDER or OWNER/NAME', 'any encoder–decoder, or decoder alone, of the Hugging Face Hub')]
+    others = 'FOLDER or OWNER/NAME', 'any encoder–decoder, or decoder alone, of the Hugging Face Hub'
+    backbones = [*BACKBONES.items(), others]
     return '\n\n'.join([_listed('methods', known), _listed('tasks', tasks), _listed('backbones', backbones)])
 
 # %% ../nbs/58_cli.ipynb #a3b613f7
@@ -185,7 +207,9 @@ def _check_words(strange, changes):
         raise ValueError(f'no option {strange[0]!r}: a setting is written without dashes, {key}=…; '
                          'bp_run --help lists them')
     dashed = [c for c in changes if c.partition('=')[0] in ('out', 'log')]
-    if dashed: raise ValueError(f'no key in {dashed[0]!r}: it is an option of the command, --{dashed[0].replace("=", " ")}')
+    if dashed:
+        raise ValueError(f'no key in {dashed[0]!r}: it is an option of the command, '
+                         f'--{dashed[0].replace("=", " ")}')
 
 # %% ../nbs/58_cli.ipynb #102e1e71
 def check_words(
@@ -198,7 +222,8 @@ def check_words(
     for name in log.split(',') if log else ():
         choose(name, known, 'logger')
         if name != 'csv' and not find_spec(name):
-            raise ValueError(f'the logger needs the package {name!r}, which is not installed: pip install {name}')
+            raise ValueError(f'the logger needs the package {name!r}, which is not installed: pip '
+                             f'install {name}')
 
 # %% ../nbs/58_cli.ipynb #222df23e
 def bp_run(
@@ -209,14 +234,16 @@ def bp_run(
   bp_run target=spam method=spot k=8               one run on a task of the package
   bp_run published target=rte device=cuda          a recipe of the package, with a difference
   bp_run mine.toml seed=1 --log csv,tensorboard    differences from a file, and loggers''', [_keys(), _choices()])
-    p.add('changes', nargs='*', suggest=[f'{key}=' for key, *_ in Config.described()], help='a TOML or JSON file of differences to the defaults, if any, then key=value pairs')
+    p.add('changes', nargs='*', suggest=[f'{key}=' for key, *_ in Config.described()],
+          help='a TOML or JSON file of differences to the defaults, if any, then key=value pairs')
     p.add_argument('--out', default='results', help='folder for records and posteriors')
     p.add_argument('--data-dir', '--data_dir', help='folder with the tasks, as data.folder=')
     p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')
     words = sys.argv[1:] if argv is None else argv
     if not words: return p.print_help()
     a, strange = p.parse_known_intermixed_args(words)
-    with one_sentence(f'What a source stage had saved is kept in {a.out}; the same command goes on from there.'):
+    with one_sentence(f'What a source stage had saved is kept in {a.out}; the same command goes on from '
+                      'there.'):
         _check_words(strange, a.changes)
         file = a.changes.pop(0) if a.changes and '=' not in a.changes[0] else None
         folder = {'data.folder': a.data_dir} if a.data_dir else {}
@@ -230,7 +257,28 @@ def bp_run(
         loggers = loggers_of(a.log.split(','), Path(a.out)/'logs') if a.log else None
         r = run(config, a.out, sys.stderr.isatty(), loggers)
         print(json.dumps({k: r[k] for k in ('metric', 'scores', 'trainable')}, indent=1))
-        if sys.stderr.isatty(): print(f'{r["seconds"]["total"]:.0f} s, peak memory {r["peak_memory_mib"]} MiB, record in {a.out}', file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f'{r["seconds"]["total"]:.0f} s, peak memory {r["peak_memory_mib"]} MiB, record in '
+                  f'{a.out}', file=sys.stderr)
+
+# %% ../nbs/58_cli.ipynb #2d97b14d
+def _swept(a):
+    "Do what `bp_sweep` was asked for; what is known then, for --json"
+    from bayes_prompt.experiment import experiment_paths, planned
+    from bayes_prompt.sweep import seconds_left, submit, sweep
+    known = {}
+    if a.slurm is None or a.dry_run:
+        sweep(a.name, a.out, sys.stderr.isatty(), a.dry_run, a.worker, a.workers, a.gpus or 0)
+    else:
+        jobs = submit(a.name, a.out, a.slurm, a.partition, a.time, 1 if a.gpus is None else a.gpus, a.cluster)
+        print(f'{len(jobs)} jobs: {", ".join(j.job_id for j in jobs)}' if jobs else 'nothing is left')
+        known = dict(jobs=[j.job_id for j in jobs])
+    if not a.json: return
+    path, out = experiment_paths(a.name, a.out)
+    plan = planned(read_experiment(path), out)
+    left = {m: dict(runs=n, seconds=seconds) for m, (n, seconds) in seconds_left(plan).items()}
+    records = [str(record) for _, record in plan if record]
+    return known | dict(out=str(out), runs=len(plan), records=records, left=left)
 
 # %% ../nbs/58_cli.ipynb #70d2b9e5
 def bp_sweep(
@@ -245,27 +293,26 @@ def bp_sweep(
     p.add_argument('--dry-run', '--dry_run', action='store_true', help='only list what is left, and its time')
     p.add_argument('--worker', default='', metavar='I/N', help='do only share I of N')
     p.add_argument('--workers', type=int, default=1, metavar='N', help='processes on this machine')
-    p.add_argument('--gpus', type=int, metavar='N', help='that the workers share; of a Slurm job, 1 unless given')
+    p.add_argument('--gpus', type=int, metavar='N',
+                   help='that the workers share; of a Slurm job, 1 unless given')
     p.add_argument('--slurm', type=int, metavar='N', help='submit N jobs to Slurm instead (needs submitit)')
     p.add_argument('--partition', default='', help="of Slurm; its default unless given")
     p.add_argument('--time', type=int, default=240, metavar='MINUTES',
                    help='of each Slurm job, which is then put back into the queue')
     p.add_argument('--cluster', default='slurm', help=argparse.SUPPRESS) # "local", to try --slurm out
+    p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
     with one_sentence('Finished runs are kept; the same command goes on from there.'):
-        from bayes_prompt.sweep import submit, sweep
-        if a.slurm is None or a.dry_run:
-            sweep(a.name, a.out, sys.stderr.isatty(), a.dry_run, a.worker, a.workers, a.gpus or 0)
-            return
-        jobs = submit(a.name, a.out, a.slurm, a.partition, a.time, 1 if a.gpus is None else a.gpus, a.cluster)
-        print(f'{len(jobs)} jobs: {", ".join(j.job_id for j in jobs)}' if jobs else 'nothing is left')
+        with redirect_stdout(sys.stderr if a.json else sys.stdout): known = _swept(a)
+        if a.json: print(json.dumps(known, indent=1))
 
 # %% ../nbs/58_cli.ipynb #c76a944b
 def _asked(name, out):
     "An experiment or None, and the files of its records"
     from bayes_prompt.experiment import experiment_paths, planned
     path, folder = experiment_paths(name, out)
-    if not path.is_file() and Path(name).is_dir(): return None, sorted(Path(name).glob('*.json')) or Path(name)
+    if not path.is_file() and Path(name).is_dir():
+        return None, sorted(Path(name).glob('*.json')) or Path(name)
     experiment = read_experiment(path)
     files = [record for _, record in planned(experiment, folder) if record]
     if not files: raise ValueError(f'no records of {name} in {folder}: bp_sweep {name} makes them')
@@ -313,7 +360,8 @@ def _fetch_backbone(name, folder):
     skip = ['*.h5', '*.msgpack', '*.ot', 'onnx/*']
     try: where = snapshot_download(name, local_dir=folder/'backbones'/name.split('/')[-1], ignore_patterns=skip)
     except Exception as e:
-        raise ValueError(f'the Hugging Face Hub gave no {name} ({type(e).__name__}): check the name and the network') from None
+        raise ValueError(f'the Hugging Face Hub gave no {name} ({type(e).__name__}): check the name and '
+                         'the network') from None
     return f'{name}: {where}'
 
 def _fetch_smollm2():
@@ -333,12 +381,14 @@ def bp_fetch(
     p = Arguments('bp_fetch', bp_fetch.__doc__, '''
   bp_fetch glue superglue-cb t5-base --data-dir data
   bp_fetch smollm2''')
-    p.add_argument('names', nargs='+', help='tasks, suites (glue, superglue, mrqa, others, sources, generation) or backbones')
+    p.add_argument('names', nargs='+',
+                   help='tasks, suites (glue, superglue, mrqa, others, sources, generation) or backbones')
     p.add_argument('--data-dir', '--data_dir', default='data', help='folder for them; give it to bp_run')
     a = p.parse_args(argv)
     folder = Path(a.data_dir)
     with one_sentence(f'What is whole is kept in {folder}; the same command goes on from there.'):
-        if folder.exists() and not folder.is_dir(): raise ValueError(f'--data-dir: expected a folder, {folder} is a file')
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f'--data-dir: expected a folder, {folder} is a file')
         from bayes_prompt.tasks import SUITES
         for name in a.names:
             if name == 'smollm2':
@@ -346,4 +396,5 @@ def bp_fetch(
                 continue
             backbone = '/' in name or name.startswith(('t5', 'mt5'))
             tasks = [] if backbone else SUITES.get(name) or [choose(name, {**SUITES, **TASKS}, 'task or suite')]
-            for line in [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks): print(line, flush=True)
+            for line in [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks):
+                print(line, flush=True)

@@ -7,14 +7,14 @@ __all__ = ['print_table', 'bp_tune', 'bp_source', 'bp_predict', 'bp_export', 'bp
 
 # %% ../nbs/59a_commands.ipynb #6f93f55b
 import csv, json, os, shutil, sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 import bayes_prompt
 from .cli import Arguments, check_words, one_sentence
 from .config import SHORT, make_config, parse_changes
-from .data import load_task, row_chunks
-from .files import OwnFile, planned_steps, read_file
+from .data import load_task
+from .files import OwnFile, any_chunks, check_there, planned_steps, read_file
 from .options import methods, unknown
 from .settings import BACKBONES, posterior_folder, posterior_names
 from .tasks import TASKS, Task, add_tasks, read_tasks
@@ -61,7 +61,9 @@ def _settings(words, strange):
         key = strange[0].lstrip('-').partition('=')[0].replace('-', '_')
         raise ValueError(f'no option {strange[0]!r}: a setting is written without dashes, {key}=…')
     mine = [w for w in words if w.partition('=')[0] in _OPTIONS]
-    if mine: raise ValueError(f'no setting {mine[0]!r}: it is an option of the command, --{mine[0].replace("=", " ", 1)}')
+    if mine:
+        raise ValueError(f'no setting {mine[0]!r}: it is an option of the command, '
+                         f'--{mine[0].replace("=", " ", 1)}')
     changes = parse_changes(words)
     for key in ('method', 'target.task', 'target.others'):
         if key in changes: raise ValueError(f'{key}: here a prompt is tuned on one file; bp_run has all else')
@@ -82,11 +84,13 @@ def _own(a, changes):
     "The file as a task, or a task that a TOML describes"
     if Path(a.file).suffix == '.toml': return _described(a)
     words, most = _pairs(a.words, '--words'), changes.get('data.max_src') or 256
-    return read_file(a.file, a.text or None, a.label or None, a.kind or None, words, a.name, changes.get('seed', 0), most)
+    columns = a.text or None, a.label or None, a.kind or None
+    return read_file(a.file, *columns, words, a.name, changes.get('seed', 0), most)
 
 def _described(a):
     if a.text or a.label or a.words or a.kind:
-        raise ValueError(f'{a.file} says columns and labels itself: leave out --text, --label, --words and --kind')
+        raise ValueError(f'{a.file} says columns and labels itself: leave out --text, --label, --words '
+                         'and --kind')
     names = add_tasks(a.file)
     if a.name and a.name not in names: raise unknown('task', a.name, names)
     if a.name or len(names) == 1: return TASKS[a.name or names[0]]
@@ -109,25 +113,21 @@ def _place(out, name):
     names = (name if i == 1 else f'{name}-{i}' for i in range(1, 10_000))
     return next(p for n in names if not ((p := Path('tuned')/n)/'prompt.safetensors').exists())
 
-def _listeners(job, log, place):
-    "The job's bar, and loggers"
+def _job(steps, log, place):
+    "The job's bar, with loggers"
+    from bayes_prompt.callbacks import Job
     from bayes_prompt.loggers import loggers_of
-    made = loggers_of(log.split(','), place/'logs') if log else lambda stage: []
-    return lambda stage: [*job(stage), *made(stage)]
+    return Job(steps, also=loggers_of(log.split(','), place/'logs') if log else None)
 
 def _told(tuned, place, as_json):
     "What a tuning ends with"
     if as_json:
         known = dict(folder=str(place), score=tuned.scores[tuned.task.metric], scores=tuned.scores,
-                     zero_shot=tuned.zero_shot, confusion=tuned.confusion, about=tuned.about)
+                     zero_shot=tuned.zero_shot, cautions=tuned.cautions, confusion=tuned.confusion,
+                     about=tuned.about)
         return print(json.dumps(known, indent=1))
     print(f'\n{tuned.verdict}')
-    low, constant = tuned.scores['interval'][0], tuned.scores.get('constant')
-    if constant is not None and low <= constant:
-        print('not beyond doubt better than the constant answer: more rows, more steps, another backbone, '
-              'or --words that it knows may help')
-    if tuned.zero_shot[tuned.task.metric] >= tuned.scores[tuned.task.metric]:
-        print('no better than the backbone without any prompt: it knows such texts already, or more steps may help')
+    for caution in tuned.cautions: print(caution)
     labels = tuned.labels
     if tuned.confusion and len(labels) <= 12:
         cells = [[g, *(tuned.confusion.get(g, {}).get(p, 0) for p in labels)] for g in labels]
@@ -147,9 +147,11 @@ def bp_tune(
   bp_tune reviews.csv --words rotten=negative,fresh=positive --sources amazon,tweets
   bp_tune reviews.toml                      a task that a file describes, for all that is finer''')
     p.add_argument('file',
-                   help='CSV, TSV, JSON, JSONL, Parquet (text also .gz), Arrow, a folder of datasets, an id of the Hub; or a TOML')
+                   help='CSV, TSV, JSON, JSONL, Parquet (text also .gz), Arrow, a folder of datasets, '
+                        'an id of the Hub; or a TOML')
     p.add('settings', nargs='*', suggest=_KEYS,
-          help='key=value pairs, as steps=500 lr=.02 k=16 length=20 seed=1 max_src=512; bp_run --help lists them')
+          help='key=value pairs, as steps=500 lr=.02 k=16 length=20 seed=1 max_src=512; '
+               'bp_run --help lists them')
     p.add_argument('--text', default='',
                    help='column of the text, or several with commas between; found unless given')
     p.add_argument('--label', default='', help='column of the answer; found unless given')
@@ -175,7 +177,8 @@ def bp_tune(
 
 def _tune(a, strange):
     changes, sources = _checked(a, strange)
-    if sources and a.posterior: raise ValueError('--sources and --posterior: expected one of them; a posterior has its sources')
+    if sources and a.posterior:
+        raise ValueError('--sources and --posterior: expected one of them; a posterior has its sources')
     if a.posterior: posterior_folder(a.posterior)
     say = (lambda *words: None) if a.json else print
     data = _own(a, changes)
@@ -184,9 +187,12 @@ def _tune(a, strange):
     place = _place(a.out, data.name)
     if isinstance(data, OwnFile): say(data)
     say(_example(data))
-    say(f'  training: {steps} steps on {changes["compute.backbone"]}' + f', after {", ".join(sources)}'*bool(sources))
+    after = f', after {", ".join(sources)}'*bool(sources)
+    say(f'  training: {steps} steps on {changes["compute.backbone"]}{after}')
     if a.dry_run:
-        if a.json: print(json.dumps(dict(name=data.name, said=getattr(data, 'said', []), folder=str(place)), indent=1))
+        if a.json:
+            known = dict(name=data.name, said=getattr(data, 'said', []), folder=str(place))
+            print(json.dumps(known, indent=1))
         return say(f'  nothing was trained; without --dry-run the prompt goes to {place}')
     say('loading torch and the backbone …')
     _told(_tuned(a, data, place, changes, sources), place, a.json)
@@ -194,17 +200,16 @@ def _tune(a, strange):
 # %% ../nbs/59a_commands.ipynb #8d44ac42
 def _tuned(a, data, place, changes, sources):
     "The tuning itself; its state goes when it is whole"
-    from bayes_prompt.callbacks import Job
     from bayes_prompt.own import source_posterior, tune_prompt
     state = place/'state'
     state.mkdir(parents=True, exist_ok=True)
     before = {k: v for k, v in changes.items() if k.startswith(('source', 'compute', 'data', 'length'))}
-    job = Job(changes['target.steps'] + (make_config({'method': 'pt'}, **before).source.steps if sources else 0))
-    listen = _listeners(job, a.log, place)
+    steps = make_config({'method': 'pt'}, **before).source.steps if sources else 0
+    job = _job(changes['target.steps'] + steps, a.log, place)
     mine = {k: v for k, v in changes.items() if not k.startswith('source')}
     try:
-        posterior = source_posterior(sources, listen=listen, **before) if sources else a.posterior or None
-        tuned = tune_prompt(data, posterior, state, listen, **mine)
+        posterior = source_posterior(sources, listen=job, **before) if sources else a.posterior or None
+        tuned = tune_prompt(data, posterior, state, job, **mine)
     finally: job.close()
     tuned.save(place)
     shutil.rmtree(state, ignore_errors=True)
@@ -234,10 +239,9 @@ def bp_source(
         if a.tasks: add_tasks(a.tasks)
         changes, sources = _checked(a, strange)
         where = posterior_folder(a.name, there=False)
-        from bayes_prompt.callbacks import Job
         from bayes_prompt.own import source_posterior
-        job = Job(make_config({'method': 'pt'}, **changes).source.steps)
-        try: found = source_posterior(sources, a.name, _listeners(job, a.log, where), **changes)
+        job = _job(make_config({'method': 'pt'}, **changes).source.steps, a.log, where)
+        try: found = source_posterior(sources, a.name, job, **changes)
         finally: job.close()
         if a.json: print(json.dumps(found.facts() | dict(folder=str(where))))
         else: print(f'{found.show()}\n\nuse it: bp_tune FILE --posterior {a.name}')
@@ -259,20 +263,54 @@ class _Lines:
         if not self.json: return self.writer.writerows(rows)
         for row in rows: self.f.write(json.dumps(row, ensure_ascii=False, default=str) + '\n')
 
-_OUT = ('.csv', '.tsv', '.jsonl')
+class _Parquet:
+    "Writes rows as Parquet; the first piece says what a column holds"
+    def __init__(self, path, columns): self.path, self.columns, self.file = path, columns, None
+
+    def write(self, rows):
+        import pyarrow as pa, pyarrow.parquet as pq
+        full = [{c: row.get(c) for c in self.columns} for row in rows]
+        try:
+            table = pa.Table.from_pylist(full, self.file and self.file.schema)
+            if not self.file: table = table.cast(_without_nulls(table.schema))
+        except pa.ArrowException as e:
+            raise ValueError('a column does not hold one kind of cell, as Parquet asks '
+                             f'({str(e).splitlines()[0][:80]}): '
+                             'let the name of -o end in .jsonl') from None
+        self.file = self.file or pq.ParquetWriter(self.path, table.schema)
+        self.file.write_table(table)
+
+    def close(self):
+        if self.file: self.file.close()
+
+def _without_nulls(schema):
+    "A column that has been empty so far may hold texts"
+    import pyarrow as pa
+    kinds = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema]
+    return pa.schema(kinds)
+
+_OUT = ('.csv', '.tsv', '.jsonl', '.parquet')
+
+@contextmanager
+def _rows_to(out, columns):
+    "What takes rows and writes them as the name's ending says"
+    if not out: yield _Lines(sys.stdout, '.csv', columns)
+    elif Path(out).suffix.lower() == '.parquet':
+        with _whole_file(out) as part, closing(_Parquet(part, columns)) as lines: yield lines
+    else:
+        with _whole_file(out) as part, part.open('w', newline='', encoding='utf-8') as f:
+            yield _Lines(f, Path(out).suffix.lower(), columns)
 
 @contextmanager
 def _whole_file(path):
-    "A text file that gets its name when it is whole"
-    if not path:
-        yield sys.stdout
-        return
+    "A place to write to; the file gets its name when it is whole"
     path = Path(path)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
-        with part.open('w', newline='', encoding='utf-8') as f: yield f
+        yield part
         os.replace(part, path)
-    except FileNotFoundError: raise OSError(f'could not write {path}: no folder {str(path.parent)!r}') from None
+    except FileNotFoundError:
+        raise OSError(f'could not write {path}: no folder {str(path.parent)!r}') from None
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/59a_commands.ipynb #0678152a
@@ -281,7 +319,7 @@ def _blank(row, columns): return all(row.get(c) is None or not str(row[c]).strip
 def _looked_through(file, task):
     "How many rows a file has, its columns, and which rows have no text"
     n, columns, empty = 0, {}, []
-    for rows in row_chunks(file):
+    for rows in any_chunks(file):
         for row in rows:
             n += 1
             columns |= dict.fromkeys(row)
@@ -303,8 +341,9 @@ def _answered(tuned, rows, said, chances, with_chances):
     else: each, answers = [{}]*len(full), tuned.predict(full)
     found = {id(r): (answer, p) for r, answer, p in zip(full, answers, each)}
     def made(row):
-        answer, p = found.get(id(row), ('', {}))
-        return row | {said: answer} | ({chances[w]: f'{p[w]:.6g}' if p else '' for w in labels} if with_chances else {})
+        answer, p = found.get(id(row), (None, {})) # JSON's null, an empty cell in a table
+        chance = {chances[w]: float(f'{p[w]:.6g}') if p else None for w in labels}
+        return row | {said: answer} | (chance if with_chances else {})
     return [made(row) for row in rows]
 
 # %% ../nbs/59a_commands.ipynb #f4350e5f
@@ -321,8 +360,9 @@ def _predict(a):
     ending = Path(a.out).suffix.lower() if a.out else '.csv'
     if ending not in _OUT: raise ValueError(f'-o {a.out}: expected a name that ends in {", ".join(_OUT)}')
     if not Path(a.run).exists():
-        raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, an adapter of PEFT, or a record')
-    if not Path(a.file).is_file(): raise ValueError(f'no file {a.file!r}')
+        raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, an adapter of '
+                         'PEFT, or a record')
+    check_there(a.file)
     task = _told_task(a)
     from tqdm.auto import tqdm
     from bayes_prompt.own import load_tuned
@@ -333,13 +373,13 @@ def _predict(a):
     more = list(chances.values()) if a.probabilities else []
     bar = tqdm(total=n, unit=' rows', disable=not sys.stderr.isatty(), leave=False)
     counts = {}
-    with _whole_file(a.out) as f, bar:
-        lines = _Lines(f, ending, [*columns, said, *more])
-        for rows in row_chunks(a.file, 200):
+    with bar, _rows_to(a.out, [*columns, said, *more]) as lines:
+        for rows in any_chunks(a.file, 200):
             done = _answered(tuned, rows, said, chances, a.probabilities)
             lines.write(done)
             for row in done: counts[row[said]] = counts.get(row[said], 0) + 1
             bar.update(len(rows))
+    counts.pop(None, 0)
     return tuned, n, empty, counts
 
 # %% ../nbs/59a_commands.ipynb #8d7781c1
@@ -353,8 +393,9 @@ def bp_predict(
   bp_predict adapter new.csv --text review --labels bad,good                an adapter of PEFT''')
     p.add_argument('run',
                    help='folder that bp_tune or bp_export wrote, an adapter of PEFT, or the record of a run')
-    p.add_argument('file', help='CSV, TSV, JSON, JSONL or Parquet; text files also .gz')
-    p.add_argument('-o', '--out', default='', help='.csv, .tsv or .jsonl; printed as CSV unless given')
+    p.add_argument('file', help='whatever bp_tune reads: CSV, TSV, JSON, JSONL, Parquet, Arrow, …')
+    p.add_argument('-o', '--out', default='',
+                   help='.csv, .tsv, .jsonl or .parquet; printed as CSV unless given')
     p.add_argument('--no-probabilities', dest='probabilities', action='store_false',
                    help='the answers alone')
     p.add_argument('--device', default='cpu', help='cpu or cuda')
@@ -365,9 +406,11 @@ def bp_predict(
     p.add_argument('--json', action='store_true', help='print JSON on what was done; needs -o')
     a = p.parse_args(argv)
     with one_sentence('No answers were kept; the same command begins anew.'):
-        if a.json and not a.out: raise ValueError('--json: expected -o too, as the answers themselves are printed without it')
+        if a.json and not a.out:
+            raise ValueError('--json: expected -o too, as the answers themselves are printed without it')
         tuned, n, empty, counts = _predict(a)
-        known = dict(rows=n, answered=n - len(empty), without_text=empty, out=a.out, answers=counts if tuned.labels else {})
+        known = dict(rows=n, answered=n - len(empty), without_text=empty, out=a.out,
+                     answers=counts if tuned.labels else {})
         if a.json: return print(json.dumps(known))
         if empty:
             listed = ', '.join(map(str, empty[:8]))
@@ -401,14 +444,16 @@ def bp_export(
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
     with one_sentence():
-        if not Path(a.run).exists(): raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, or a record')
+        if not Path(a.run).exists():
+            raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, or a record')
         if a.push and a.push.count('/') != 1: raise ValueError(f'--push: expected OWNER/NAME, got {a.push!r}')
         from bayes_prompt.own import load_tuned
         tuned = load_tuned(a.run)
         tuned.export(a.peft)
         url = _push(a.peft, a.push) if a.push else ''
         if a.json: return print(json.dumps(dict(folder=a.peft, url=url)))
-        print(f'{a.peft}: adapter_config.json, adapter_model.safetensors, task.json, README.md' + f'\n{url}'*bool(url))
+        print(f'{a.peft}: adapter_config.json, adapter_model.safetensors, task.json, README.md')
+        if url: print(url)
 
 # %% ../nbs/59a_commands.ipynb #1ce7dc69
 def _kinds():
@@ -423,11 +468,13 @@ def _thing(name):
     "The thing that a name stands for"
     path = Path(name)
     def own(): return import_module('bayes_prompt.own') # with torch, only where it is needed
-    if (path/'posterior.safetensors').is_file() or name in posterior_names(): return own().load_posterior(name)
+    if (path/'posterior.safetensors').is_file() or name in posterior_names():
+        return own().load_posterior(name)
     if path.suffix == '.json' and path.is_file():
         from bayes_prompt.store import read_json
         return import_module('bayes_prompt.run').Record(read_json(path, 'record'))
-    if any((path/f).is_file() for f in ('prompt.safetensors', 'adapter_config.json')): return own().load_tuned(path)
+    if any((path/f).is_file() for f in ('prompt.safetensors', 'adapter_config.json')):
+        return own().load_tuned(path)
     if path.suffix == '.toml' and path.is_file(): return read_tasks(path)[0]
     if path.exists(): return read_file(path)
     known = [*_kinds(), *TASKS, *posterior_names()]
@@ -454,7 +501,8 @@ def bp_show(
             return print(json.dumps(dict(rows), indent=1)) if a.json else print_table(rows, ['name', ''], a.what)
         thing = _thing(a.what)
         try: facts = thing.facts()
-        except (KeyError, TypeError) as e: raise ValueError(f'{a.what} is no record of a run: it lacks {e}') from None
+        except (KeyError, TypeError) as e:
+            raise ValueError(f'{a.what} is no record of a run: it lacks {e}') from None
         print(json.dumps(facts, indent=1, default=str) if a.json else thing.show())
 
 # %% ../nbs/59a_commands.ipynb #d1250e95
@@ -472,8 +520,11 @@ _COMMANDS = dict( # word -> (module, one line)
 
 def _front():
     lines = [f'  bp {word:8} {does}' for word, (_, does) in _COMMANDS.items()]
-    return '\n'.join(['usage: bp COMMAND …   (each is also bp_COMMAND)', '', *lines, '', '`bp COMMAND --help` says more; `bp --version`',
-                      'completion in bash or zsh: pip install "bayes_prompt[completion]", then eval "$(register-python-argcomplete bp_tune)"'])
+    return '\n'.join(['usage: bp COMMAND …   (each is also bp_COMMAND)', '', *lines, '', *_MORE])
+
+_MORE = ['`bp COMMAND --help` says more; `bp --version`',
+         'completion in bash or zsh: pip install "bayes_prompt[completion]", then '
+         'eval "$(register-python-argcomplete bp_tune)"']
 
 # %% ../nbs/59a_commands.ipynb #7fcc7194
 def bp(
@@ -486,6 +537,4 @@ def bp(
     with one_sentence():
         word = word.removeprefix('bp_')
         if word not in _COMMANDS: raise unknown('command', word, _COMMANDS)
-    call = getattr(import_module(f'bayes_prompt.{_COMMANDS[word][0]}'), f'bp_{word}')
-    sys.argv = [f'bp_{word}', *rest] # some read it themselves
-    return call(rest) if word != 'demo' else call()
+    return getattr(import_module(f'bayes_prompt.{_COMMANDS[word][0]}'), f'bp_{word}')(rest)

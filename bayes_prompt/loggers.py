@@ -16,7 +16,9 @@ from .train import Callback
 def _package(name, pip):
     "A package that a logger needs"
     try: return importlib.import_module(name)
-    except ImportError: raise ValueError(f'the logger needs the package {pip!r}, which is not installed: pip install {pip}') from None
+    except ImportError:
+        raise ValueError(f'the logger needs the package {pip!r}, which is not installed: pip install '
+                         f'{pip}') from None
 
 def _numbers(log):
     return {k: v for k, v in log.items() if isinstance(v, (int, float))}

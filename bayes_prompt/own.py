@@ -10,12 +10,13 @@ import json, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .backbone import Backbone, load_backbone
 from .baselines.prompt_tuning import NoPrompt
-from .callbacks import Checkpoint, Divergence, Job
+from .callbacks import Checkpoint, Divergence, EarlyStopping, Job
 from .config import SHORT, Config, long_names, make_config
 from .data import load_task
 from .engine import generate
@@ -56,6 +57,22 @@ class Tuned(Shown):
         return list(self.task.raw or self.task.labels or self.task.choices(self.style))
 
     @property
+    def cautions(self)->list:
+        "Sentences on what speaks against using it"
+        said, v = [], self.about.get('validation')
+        if v and v['prompt'] <= v['without']:
+            said.append(f'no better than no prompt on your validation rows: {self.task.metric} '
+                        f'{v["prompt"]:.3f} against '
+                        f'{v["without"]:.3f}; the backbone knows such texts, or more rows, steps or '
+                        'another lr may help')
+        low, constant = self.scores.get('interval', [0])[0], self.scores.get('constant')
+        if constant is not None and low <= constant:
+            said.append('not beyond doubt better than the constant answer: more rows, more steps, '
+                        'another backbone, '
+                        'or words that it knows (--words) may help')
+        return said
+
+    @property
     def verdict(self)->str:
         "The score, beside a constant answer and no prompt"
         if not self.scores: return 'not scored'
@@ -68,8 +85,8 @@ class Tuned(Shown):
     def facts(self):
         made = {k: v for k, v in self.about.items() if k in ('parts', 'settings', 'sources', 'cut')}
         rows, width = self.prompt.shape
-        return dict(task=self.task.name, score=self.verdict, answers=self.labels[:12] or 'free text',
-                    backbone=self.backbone.name, prompt=f'{rows} rows of {width}') | made
+        return dict(task=self.task.name, score=self.verdict, but=self.cautions,
+                    answers=self.labels[:12] or 'free text', backbone=self.backbone.name, prompt=f'{rows} rows of {width}') | made
 
     def __repr__(self): return f'Tuned({self.task.name!r}, {self.verdict})'
 
@@ -81,7 +98,8 @@ def confusion_table(self:Tuned)->str:
     cells = [(g, p, n) for g, row in self.confusion.items() for p, n in row.items()]
     if len(self.labels) > 12:
         wrong = sorted((-n, g, p) for g, p, n in cells if g != p)[:12]
-        return '\n'.join(['most frequent confusions, label -> answer:', *(f'  {-n:4} {g} -> {p}' for n, g, p in wrong)])
+        lines = (f'  {-n:4} {g} -> {p}' for n, g, p in wrong)
+        return '\n'.join(['most frequent confusions, label -> answer:', *lines])
     wide = max(6, *(len(w) for w in self.labels)) + 2
     head = ''.join(f'{w:>{wide}}' for w in self.labels)
     def line(g): return ''.join(f'{self.confusion.get(g, {}).get(p, 0):{wide}}' for p in self.labels)
@@ -91,12 +109,14 @@ def confusion_table(self:Tuned)->str:
 def _rows(task, texts):
     "Rows of a task from texts, rows or a data frame"
     if hasattr(texts, 'to_dict'): texts = texts.to_dict('records')
-    if isinstance(texts, (str, dict)): raise ValueError('expected a list of texts or rows, got one alone: write [text]')
+    if isinstance(texts, (str, dict)):
+        raise ValueError('expected a list of texts or rows, got one alone: write [text]')
     shown = task.reads
     rows = []
     for i, t in enumerate(texts):
         if isinstance(t, str) and len(shown) == 1: t = {shown[0]: t}
-        if not isinstance(t, dict): raise ValueError(f'text {i}: expected a row with {", ".join(map(repr, shown))}, got {t!r:.60}')
+        if not isinstance(t, dict):
+            raise ValueError(f'text {i}: expected a row with {", ".join(map(repr, shown))}, got {t!r:.60}')
         rows.append(t)
     return rows
 
@@ -113,7 +133,8 @@ def _examples(self:Tuned, texts):
     if self.about.get('chat'): cue = chat_cue(self.backbone, cue)
     any_answer = (self.task.choices(style) or ('-',))[0] # is not read
     most = self.about.get('max_src') or self.task.max_src
-    return encode(self.backbone, [(s, any_answer) for s in sources], most, len(self.prompt), self.task.name, cue)
+    pairs = [(s, any_answer) for s in sources]
+    return encode(self.backbone, pairs, most, len(self.prompt), self.task.name, cue)
 
 # %% ../nbs/59_own.ipynb #645b4067
 @patch
@@ -122,7 +143,9 @@ def probabilities(self:Tuned,
 )->list: # For each a dict, label -> probability
     "How probable each label is"
     choices = self.task.choices(self.style)
-    if not choices: raise ValueError(f'{self.task.name} is answered in free text, which has no probabilities: use predict')
+    if not choices:
+        raise ValueError(f'{self.task.name} is answered in free text, which has no probabilities: use '
+                         'predict')
     examples = self._examples(texts)
     if not examples: return []
     found = label_probabilities(self.backbone, self.prompt[None], examples, choices)
@@ -179,7 +202,8 @@ def source_posterior(
             return _learn_sources(config, folder, key, listen or (lambda stage: []))
         found = SourcePosterior.load(folder)
     if found.config.get('key') == key: return found
-    raise ValueError(f'the posterior {name!r} was learnt from other sources or with other settings ({", ".join(found.tasks)}): '
+    raise ValueError(f'the posterior {name!r} was learnt from other sources or with other settings '
+                     f'({", ".join(found.tasks)}): '
                      f'choose another name, or remove {folder}')
 
 # %% ../nbs/59_own.ipynb #caa8503d
@@ -212,6 +236,36 @@ def _settings(task, settings, n):
     found = {'target.steps': steps, 'target.judge_every': max(1, steps//10)}
     return config.changed({k: v for k, v in found.items() if k not in given}), 'target.lr' in given
 
+class _Tuning(Context):
+    "A run's context whose start is judged like what it becomes, and which says how many rows it has scored"
+    def __init__(self, config, place, name, listen):
+        super().__init__(config, place, name, False, listen)
+        self.job = listen if isinstance(listen, Job) else None
+        self.judged = []
+
+    def plan(self):
+        "Tell the job how many rows will be scored: test twice; validation at the start, on the way, without a prompt"
+        t, data = self.config.target, self.data[self.name]
+        times = 2 + -(-t.steps//t.judge_every) if t.judge_every else 0
+        most = self.config.data.limit or len(data.test)
+        judged = min(len(data.validation), t.judge_rows or most)
+        if self.job: self.job.expect(2*min(len(data.test), most) + times*judged)
+
+    def score(self, method, task, part, rows=0):
+        began = perf_counter()
+        found = super().score(method, task, part, rows)
+        if part == 'validation': self.judged.append(found[self.data[task].task.metric])
+        if self.job: self.job.score(f'{task}, {part} part', found['n'], perf_counter() - began)
+        return found
+
+    def _track(self, file, label, every=25): return super()._track(file, self.name, every)
+
+    def _target_callbacks(self, judged, steps):
+        heard = super()._target_callbacks(judged, steps)
+        for c in heard:
+            if isinstance(c, EarlyStopping): c.first = True
+        return heard
+
 def _confused(data, labels, answers):
     "Label -> answer -> rows"
     at = dict(zip(data.choices, labels))
@@ -241,18 +295,24 @@ def tune_prompt(
 def _tuned(task, posterior, place, listen, settings):
     n = len(load_task(task.name).train)
     config, rate_given = _settings(task, settings, n)
-    ctx = Context(config, place, task.name, False, listen)
+    ctx = _Tuning(config, place, task.name, listen)
     if not rate_given:
         rate = _rate(ctx.backbone)
         ctx.config = ctx.config.changed({'target.lr': rate, 'target.lr_low': rate})
-    zero = ctx.score(NoPrompt(ctx.backbone), task.name, 'test')
-    method = ctx.adapt(ctx.start() if posterior is None else posterior)
-    scores = ctx.score(method, task.name, 'test')
+    ctx.plan()
     t, labels = ctx.config.target, list(task.raw or task.labels)
+    nothing = NoPrompt(ctx.backbone)
+    zero = ctx.score(nothing, task.name, 'test')
+    if t.judge_every: ctx.score(nothing, task.name, 'validation', t.judge_rows)
+    method = ctx.adapt(ctx.start() if posterior is None else posterior)
+    without, *judged = ctx.judged or [None]
+    scores = ctx.score(method, task.name, 'test')
     confusion = _confused(ctx.data[task.name], labels, ctx.answers[task.name, 'test']) if labels else {}
     about = dict(
-        settings=dict(steps=len(ctx.history), lr=t.lr, batch=t.batch, length=config.length, k=t.k, seed=config.seed),
+        settings=dict(
+            steps=len(ctx.history), lr=t.lr, batch=t.batch, length=config.length, k=t.k, seed=config.seed),
         parts={s: len(getattr(ctx.data[task.name], s)) for s in ('train', 'validation', 'test')},
+        validation=dict(without=without, start=judged[0], prompt=max(judged)) if judged else {},
         sources=posterior.tasks if posterior else [], cut=ctx.cut.get(task.name, 0.), style=config.data.style,
         add_prefix=config.data.prefix, chat=config.data.chat, max_src=config.data.max_src,
         weights=weights_fingerprint(config.compute.backbone), dtype=config.compute.dtype, **environment())
@@ -275,7 +335,8 @@ def _again(prompt, whole, device):
     backbone = _backbone(whole['backbone'], device, whole['about'].get('dtype', 'float32'))
     mine, theirs = weights_fingerprint(whole['backbone']), whole['about'].get('weights')
     if theirs and mine and mine != theirs:
-        raise ValueError(f'the prompt was tuned with other weights of {whole["backbone"]!r} than those that are here: '
+        raise ValueError(f'the prompt was tuned with other weights of {whole["backbone"]!r} than those '
+                         'that are here: '
                          'get those, or tune it again')
     rest = {k: whole[k] for k in ('scores', 'zero_shot', 'confusion', 'about')}
     return Tuned(prompt.to(backbone.device), Task(**whole['task']), backbone, **rest)
@@ -296,12 +357,16 @@ def _of_record(path, device):
     "The prompt of a run, by its record"
     record = read_json(path, 'record')
     try: c, name = record['config'], record['config']['target']['task']
-    except (KeyError, TypeError): raise ValueError(f'{path} is no record of a run: name the folder of a tuned prompt, or a record') from None
+    except (KeyError, TypeError):
+        raise ValueError(f'{path} is no record of a run: name the folder of a tuned prompt, or a '
+                         'record') from None
     file = path.parent/'prompts'/f'{path.stem}.safetensors'
-    if not file.is_file(): raise ValueError(f'the run {path.name} kept no prompt ({c["method"]}): expected {file}')
+    if not file.is_file():
+        raise ValueError(f'the run {path.name} kept no prompt ({c["method"]}): expected {file}')
     if c['data'].get('tasks'): add_tasks(c['data']['tasks'])
     d = c['data']
-    about = dict(style=d['style'], add_prefix=d['prefix'], chat=d.get('chat', False), max_src=d['max_src'], dtype=c['compute']['dtype'])
+    about = dict(style=d['style'], add_prefix=d['prefix'], chat=d.get('chat', False), max_src=d['max_src'],
+                 dtype=c['compute']['dtype'])
     prompt, _ = load_prompt(file)
     backbone = _backbone(c['compute']['backbone'], device, about['dtype'])
     return Tuned(prompt.to(backbone.device), TASKS[name], backbone, record['scores'], about=about)
@@ -319,10 +384,12 @@ def load_tuned(
     if (path/'adapter_config.json').is_file(): return _of_peft(path, device, task, backbone)
     prompt, whole = load_prompt(path)
     if 'task' not in whole or not isinstance(whole['task'], dict):
-        raise ValueError(f'the prompt in {path} does not say its task: expected a folder that bp_tune or Tuned.save wrote')
+        raise ValueError(f'the prompt in {path} does not say its task: expected a folder that bp_tune or '
+                         'Tuned.save wrote')
     try: return _again(prompt, whole, device)
     except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f'the prompt in {path} does not say all of its task ({e}): expected what bp_tune or Tuned.save wrote') from None
+        raise ValueError(f'the prompt in {path} does not say all of its task ({e}): '
+                         'expected what bp_tune or Tuned.save wrote') from None
 
 # %% ../nbs/59_own.ipynb #63a6a3a6
 def _card(tuned):
@@ -331,7 +398,8 @@ def _card(tuned):
     shown = ', '.join(tuned.task.reads)
     template = tuned.task.template or ' '.join(f'{c}: {{{c}}}' for c in tuned.task.fields)
     return (f'---\nlibrary_name: peft\nbase_model: {base}\ntags: [prompt-tuning]\n---\n\n'
-            f'# {tuned.task.name}\n\nA soft prompt of {len(tuned.prompt)} rows for `{base}`, tuned by bayes_prompt.\n\n'
+            f'# {tuned.task.name}\n\nA soft prompt of {len(tuned.prompt)} rows for `{base}`, tuned by '
+            'bayes_prompt.\n\n'
             f'It reads `{template}` (columns: {shown}) and answers '
             f'{", ".join(tuned.task.choices(tuned.style)[:50]) or "in free text"}.\n\n{tuned.verdict}\n')
 
@@ -353,7 +421,8 @@ def _of_peft(path, device, task=None, backbone=None):
     "An adapter: the task that it belongs to stands beside it, or is told"
     note = path/'task.json'
     if task is None and not note.is_file():
-        raise ValueError(f'the adapter in {path} does not say what it answers: name its text column and its labels '
+        raise ValueError(f'the adapter in {path} does not say what it answers: name its text column and '
+                         'its labels '
                          '(--text, --labels), or put the task.json of bp_export beside it')
     if task is None:
         whole = read_json(note, 'task of the adapter')
@@ -361,7 +430,8 @@ def _of_peft(path, device, task=None, backbone=None):
         except (KeyError, TypeError) as e:
             raise ValueError(f'{note} lacks {e}: expected what bp_export writes') from None
     else:
-        base = backbone or read_json(path/'adapter_config.json', 'configuration').get('base_model_name_or_path')
+        known = read_json(path/'adapter_config.json', 'configuration')
+        base = backbone or known.get('base_model_name_or_path')
         if not base: raise ValueError(f'the adapter in {path} does not name its model: say --backbone')
         again = Tuned(torch.zeros(1, 1), task, _backbone(base, device))
     return replace(again, prompt=from_peft(path, again.backbone))

@@ -19,12 +19,15 @@ def without_prompt(
     tuned:Tuned,
 )->Tuned:
     "The same task and backbone, with a prompt of no rows"
-    return replace(tuned, prompt=torch.zeros(0, tuned.backbone.width, device=tuned.backbone.device), scores={}, zero_shot={}, confusion={})
+    no_rows = torch.zeros(0, tuned.backbone.width, device=tuned.backbone.device)
+    return replace(tuned, prompt=no_rows, scores={}, zero_shot={}, confusion={})
 
 # %% ../nbs/59c_panel.ipynb #00c4c851
 def _ipywidgets():
     try: import ipywidgets
-    except ImportError: raise ValueError('the panel needs the package ipywidgets, which is not installed: pip install ipywidgets') from None
+    except ImportError:
+        raise ValueError('the panel needs the package ipywidgets, which is not installed: pip install '
+                         'ipywidgets') from None
     return ipywidgets
 
 class _Bar(Job):
@@ -54,9 +57,10 @@ class TuningPanel:
         self.backbone = w.Combobox(value=backbone, options=list(BACKBONES), description='backbone')
         self.new = w.Textarea(description='new texts', placeholder='one a line', rows=4)
         self.bar, self.said, self.answers = w.IntProgress(description='loss'), w.HTML(), w.HTML()
-        buttons = [self._button(w, *b) for b in [('look', self.look), ('tune', self.tune), ('compare', self.compare)]]
-        self.widget = w.VBox([w.HBox([self.path, self.text, self.label]), w.HBox([self.backbone, *buttons, self.bar]),
-                              self.said, self.new, self.answers])
+        acts = dict(look=self.look, tune=self.tune, compare=self.compare)
+        buttons = [self._button(w, *b) for b in acts.items()]
+        fields, row = [self.path, self.text, self.label], [self.backbone, *buttons, self.bar]
+        self.widget = w.VBox([w.HBox(fields), w.HBox(row), self.said, self.new, self.answers])
 
     def _button(self, w, name, act):
         "A button; what is wrong is said in the panel"
@@ -81,7 +85,8 @@ class TuningPanel:
         "Tune a prompt on it"
         self.look()
         steps = self.settings.get('steps') or planned_steps(self.data.sizes['train'])
-        self.tuned = tune_prompt(self.data, listen=_Bar(steps, self.bar), backbone=self.backbone.value, **self.settings | dict(steps=steps))
+        settings = self.settings | dict(steps=steps, backbone=self.backbone.value)
+        self.tuned = tune_prompt(self.data, listen=_Bar(steps, self.bar), **settings)
         self.said.value = self.tuned._repr_html_()
 
     def compare(self):
@@ -89,5 +94,6 @@ class TuningPanel:
         if self.tuned is None: raise ValueError('expected a tuned prompt, there is none yet: tune first')
         texts = [t for t in self.new.value.splitlines() if t.strip()]
         import pandas as pd
-        said = {'text': texts, 'tuned': self.tuned.predict(texts), 'no prompt': without_prompt(self.tuned).predict(texts)}
+        plain = without_prompt(self.tuned).predict(texts)
+        said = {'text': texts, 'tuned': self.tuned.predict(texts), 'no prompt': plain}
         self.answers.value = pd.DataFrame(said).to_html(index=False)

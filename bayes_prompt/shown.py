@@ -16,7 +16,8 @@ def _said(value):
     if isinstance(value, dict): return ', '.join(f'{k} {_said(v)}' for k, v in value.items())
     return str(value)
 
-def _row(name, value): return f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
+_LEFT = 'style="text-align:left"'
+def _row(name, value): return f'<tr><th {_LEFT}>{escape(name)}</th><td {_LEFT}>{escape(value)}</td></tr>'
 def _cell(text): return ' '.join(text.split()).replace('|', '\\|')
 
 # %% ../nbs/08_shown.ipynb #f4e616b6
@@ -26,7 +27,8 @@ class Shown:
         "What should be known of it"
         return {}
 
-    def _told(self): return {name: _said(value) for name, value in self.facts().items() if value not in (None, '', [], ())}
+    def _told(self):
+        return {name: _said(value) for name, value in self.facts().items() if value not in (None, '', [], ())}
 
     def _repr_html_(self):
         rows = ''.join(_row(name, value) for name, value in self._told().items())

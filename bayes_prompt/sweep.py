@@ -171,7 +171,7 @@ def _local(experiment, out, began, k, n, gpus):
     env = dict(OMP_NUM_THREADS=str(cores)) | os.environ | seen
     runs = [c.differences() for c in experiment.configs]
     first = k*len(runs)//n
-    code = 'import json, sys; from bayes_prompt.sweep import _worker; _worker(**json.load(sys.stdin))'
+    code = 'import json, sys; sys.stdout = sys.stderr; from bayes_prompt.sweep import _worker; _worker(**json.load(sys.stdin))'
     worker = subprocess.Popen([sys.executable, '-c', code], env=env, start_new_session=True, stdin=subprocess.PIPE, text=True)
     with worker.stdin as pipe: json.dump(dict(out=str(out), began=began, runs=runs[first:] + runs[:first]), pipe)
     return worker

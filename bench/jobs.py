@@ -48,7 +48,7 @@ def child(job, steps, started):
     with tempfile.TemporaryDirectory() as d, contextlib.redirect_stdout(sys.stderr):
         if job == 'demo':
             from bayes_prompt.cli import bp_demo
-            bp_demo(out=d)
+            bp_demo(['--out', d])
         else:
             from bayes_prompt.backbone import load_backbone
             from bayes_prompt.callbacks import Checkpoint

@@ -10,6 +10,7 @@ from pathlib import Path
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
 ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 1_800_000    # milliseconds: a busy machine is slow
 FIGURE = '.jp-OutputArea img, .jp-OutputArea .jp-RenderedSVG'
 
 
@@ -65,7 +66,7 @@ def look(page, url, timeout):
         page.wait_for_timeout(3000)
         before = picture()
         for _ in range(3): slider.locator('.noUi-handle').press('ArrowLeft')
-        for _ in range(300):
+        for _ in range(1500):
             page.wait_for_timeout(200)
             if picture() not in ('', before): break
         else:
@@ -90,7 +91,7 @@ def main(*names):
             for name in names:
                 page = browser.new_page(viewport=dict(width=1280, height=900))
                 begin = time.monotonic()
-                wrong = look(page, address.format(f'nbs/{Path(name).name}'), timeout=600_000)
+                wrong = look(page, address.format(f'nbs/{Path(name).name}'), timeout=TIMEOUT)
                 for w in wrong: print(f'{name}: {w}')
                 print(f'{name}: {"looked at" if not wrong else "FAILED"} in {time.monotonic() - begin:.0f} s')
                 if wrong: page.screenshot(path=folder/'failed.png')
@@ -99,7 +100,8 @@ def main(*names):
             browser.close()
     finally:
         server.terminate()
-        server.wait(30)
+        try: server.wait(60)
+        except subprocess.TimeoutExpired: server.kill()
     if bad: print(f'what was seen: {folder}/failed.png')
     return bool(bad)
 

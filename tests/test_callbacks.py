@@ -149,3 +149,26 @@ def test_what_a_loss_hides_is_said(tiny, lr, start, steps, said, capsys):
     fit(Bowl(tiny, start, lr), nothing, steps, callbacks=[Divergence('bowl')])
     err = capsys.readouterr().err
     assert said in err and bool(said) == bool(err) and err.startswith('bowl: '*bool(said))
+
+def test_time_left_counts_scored_rows(capsys):
+    "A scoring in the middle of a training is none of its steps' time"
+    from bayes_prompt.callbacks import Job
+    job = Job(steps=10, terminal=False)
+    job.expect(rows=100)
+    assert job.left is None
+    job.clock -= 5 # they have passed
+    job.score('scoring', 50, seconds=5.)
+    assert job.left is None # nothing is known of the steps yet
+    for _ in range(5): job.tick('tuning', 1.)
+    assert 5 <= job.left < 6 # fifty rows of a tenth of a second; the steps took no time
+    job.said -= 1000
+    job.tick('tuning', 1.)
+    assert capsys.readouterr().err.startswith('tuning: step 6 of 10, loss 1.000, 5 s left')
+
+def test_the_first_parameters_are_judged_where_that_is_asked_for(tiny):
+    scores = iter([3., 1., 2.])
+    method = Noisy(tiny)
+    before = method.x.detach().clone()
+    stop = EarlyStopping(lambda: next(scores), every=1, first=True)
+    fit(method, nothing, 2, callbacks=[stop])
+    assert stop.best == 3. and torch.equal(method.x.detach(), before)

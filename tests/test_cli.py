@@ -220,3 +220,21 @@ def test_a_setting_that_the_method_does_not_read_is_said(tmp_path, capsys):
     bp_run([*words, 'lr_low=.5', 'm=3', '--out', str(tmp_path)])
     assert 'pt does not read target.lr_low, source.particles' in capsys.readouterr().err
     assert len(list(tmp_path.glob('*.json'))) == 1 # it is the same run
+
+def test_a_sweep_as_json(swept, capsys):
+    from bayes_prompt.cli import bp_sweep
+    capsys.readouterr()
+    bp_sweep([str(swept/'experiments/mine.toml'), '--json', '--dry-run'])
+    said = capsys.readouterr()
+    known = json.loads(said.out)
+    assert known['runs'] == len(known['records']) == 6 and known['left'] == {} and '6 runs, 0 left' in said.err
+
+def test_the_demo_as_json(tmp_path, capsys, monkeypatch):
+    "The runs are others' tests: here two small records stand for them"
+    import bayes_prompt.cli as cli
+    asked = []
+    monkeypatch.setattr(cli, '_demo_runs', lambda configs, out: asked.append(configs) or print('a run'))
+    monkeypatch.setattr(cli, '_demo_report', lambda experiment, records, out: print('a report') or (lambda format: f'["{format}"]'))
+    cli.bp_demo(['--quick', '--out', str(tmp_path), '--json'])
+    said = capsys.readouterr()
+    assert json.loads(said.out) == ['json'] and 'a run' in said.err and 'a report' in said.err and asked

@@ -128,3 +128,42 @@ def test_completion(monkeypatch, six):
     env = os.environ | dict(_ARGCOMPLETE='1', COMP_LINE='bp_tune --backbone mi', COMP_POINT='21', _ARGCOMPLETE_COMP_WORDBREAKS=' ', _ARGCOMPLETE_STDOUT_FILENAME=str(six/'said'))
     subprocess.run([sys.executable, '-c', 'from bayes_prompt.commands import bp_tune; bp_tune(["--back"])'], env=env, capture_output=True)
     assert (six/'said').read_text().strip() == 'mini'
+
+def new_rows(n=230): return [dict(i=i, review=text(i) if i != 3 else '', odd=None if i < 210 else 'x') for i in range(n)]
+
+@pytest.mark.parametrize('name', ['n.feather', 'n.arrow', 'n.parquet', 'n.json', 'n'])
+def test_it_predicts_what_it_tunes_on(ready, tmp_path, name):
+    "Every format in, Parquet out: more rows than a piece, an empty text, a column that begins empty"
+    import datasets, pandas as pd
+    table = datasets.Dataset.from_list(new_rows())
+    if name == 'n.feather': pd.DataFrame(new_rows()).to_feather(tmp_path/name)
+    elif name == 'n.arrow':
+        table.save_to_disk(tmp_path/'s')
+        next((tmp_path/'s').glob('*.arrow')).rename(tmp_path/name)
+    elif name == 'n.parquet': table.to_parquet(tmp_path/name)
+    elif name == 'n.json': (tmp_path/name).write_text(json.dumps(new_rows()))
+    else: table.save_to_disk(tmp_path/name)
+    bp_predict([str(ready/'run'), str(tmp_path/name), '-o', str(tmp_path/'o.parquet')])
+    out = pd.read_parquet(tmp_path/'o.parquet').to_dict('records')
+    assert list(out[0]) == ['i', 'review', 'odd', 'prediction', 'p_0', 'p_1'] and [r['i'] for r in out] == list(range(230))
+    assert out[0]['p_0'] + out[0]['p_1'] == pytest.approx(1, abs=1e-4) and out[229]['odd'] == 'x' and not isinstance(out[3]['prediction'], str)
+
+def test_what_parquet_cannot_hold_is_one_sentence(ready, tmp_path):
+    (tmp_path/'n.jsonl').write_text('{"review": "soup", "x": 1}\n{"review": "lamp", "x": "one"}\n')
+    assert 'let the name of -o end in .jsonl' in refused(bp_predict, ready/'run', tmp_path/'n.jsonl', '-o', tmp_path/'o.parquet')
+    assert [f.name for f in tmp_path.iterdir()] == ['n.jsonl']
+    bp_predict([str(ready/'run'), str(tmp_path/'n.jsonl'), '-o', str(tmp_path/'o.jsonl')])
+    assert isinstance(json.loads((tmp_path/'o.jsonl').read_text().splitlines()[0])['p_0'], float)
+
+@pytest.mark.parametrize('words,said', [(['n.csv', '-o', 'o.xlsx'], '.parquet'), (['n.cvs'], "nearest there is 'n.csv'"), (['nobody.parquet'], 'no file')])
+def test_what_predict_cannot_do_is_one_sentence(ready, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'n.csv').write_text('review\nsoup\n')
+    assert said in refused(bp_predict, ready/'run', *words)
+
+@pytest.mark.parametrize('words,status', [('--version', 0), ('tune --help', 0), ('tnue', 1), ('tune none.csv', 1), ('predict a', 2), ('source x', 2), ('demo --nothing', 2), ('sweep none', 1), ('show tsaks', 1)])
+def test_exit_statuses_are_those_of_the_table(tmp_path, words, status):
+    r = subprocess.run([sys.executable, '-m', 'bayes_prompt', *words.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode == status, r.stderr
+    assert status != 1 or r.stderr.splitlines()[-1].startswith('error: ')
+    assert status != 2 or r.stderr.startswith('usage: ')

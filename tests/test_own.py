@@ -112,3 +112,28 @@ def test_what_cannot_be_asked_is_one_sentence(tuned, call, said):
 def test_settings_that_are_others(six):
     for bad, said in ((dict(learning_rate=1), "nearest is 'lr'"), (dict(method='lora'), 'bp_run'), (dict(lr=-1.), 'above 0'), (dict(target='spam'), 'bp_run')):
         with pytest.raises(ValueError, match=said): tune_prompt(six/'d.csv', **bad)
+
+def test_the_start_is_judged_too_and_no_prompt(tuned):
+    v = tuned.about['validation']
+    assert v['prompt'] >= v['start'] and 0 <= v['without'] <= 1
+
+def test_a_prompt_that_is_in_vain_says_so(tuned):
+    from dataclasses import replace
+    low = dict(tuned.scores, interval=[.1, .4], constant=.2)
+    bad = replace(tuned, scores=low, about=tuned.about | dict(validation=dict(without=.5, start=.4, prompt=.5)))
+    vain, constant = bad.cautions
+    assert 'accuracy 0.500 against 0.500' in vain and 'constant answer' in constant and vain in bad.show()
+    good = dict(tuned.scores, interval=[.6, .8], constant=.2)
+    assert not replace(tuned, scores=good, about=tuned.about | dict(validation=dict(without=.5, start=.4, prompt=.6))).cautions
+
+def test_a_start_that_is_best_is_kept(six):
+    "At a rate that ruins it the prompt is the start itself"
+    from bayes_prompt.prompt import init_prompts
+    tuned = tune_prompt(six/'d.csv', **FAST | dict(lr=1e-30))
+    assert torch.allclose(tuned.prompt, init_prompts(tuned.backbone, 1, 4, tuned.about['settings']['seed'])[0], atol=1e-6)
+
+def test_one_job_counts_steps_and_rows(six):
+    from bayes_prompt.callbacks import Job
+    job = Job(3, terminal=False)
+    tuned = tune_prompt(six/'d.csv', listen=job, **FAST)
+    assert job.done == 3 and job.scored == job.rows == 2*tuned.scores['n'] + 5*4 and job.left == 0
