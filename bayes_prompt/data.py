@@ -165,12 +165,15 @@ def read_rows(
 # %% ../nbs/11_data.ipynb #f4e2e7f1
 def _json_lines(path):
     with _opened(path) as f:
-        for line in f:
-            if not line.strip(): continue
-            row = json.loads(line, object_pairs_hook=_object)
+        for i, line in enumerate((line for line in f if line.strip()), 1):
+            row = json.loads(line.rstrip('\n'), object_pairs_hook=_object)
             if not isinstance(row, dict):
-                raise ValueError(f'a row is {line.strip()[:80]}, expected an object of columns')
+                raise ValueError(f'row {i} is {json.dumps(row)[:80]}, expected an object of columns')
             yield row
+
+def _is_list(path):
+    "Is a JSON file one list?"
+    with _readable(path), _opened(path) as f: return f.read(100).lstrip()[:1] == '['
 
 def _parquet_rows(path):
     import pyarrow as pa, pyarrow.parquet as pq
@@ -191,9 +194,11 @@ def row_chunks(
     path = Path(path)
     kinds = [e.lower() for e in path.suffixes]
     lazy = _LAZY.get(next((e for e in reversed(kinds) if e != '.gz'), ''))
-    if not lazy or not path.is_file() or '.parquet' in kinds and '.gz' in kinds: rows = iter(read_rows(path))
+    whole = not lazy or not path.is_file() or '.parquet' in kinds and '.gz' in kinds
+    if whole or lazy is _json_lines and _is_list(path): rows = iter(read_rows(path))
     else:
-        if lazy is not _parquet_rows: _check_start(path)
+        with _readable(path):
+            if lazy is not _parquet_rows: _check_start(path)
         rows = lazy(path)
     while True:
         with _readable(path): some = list(islice(rows, size))

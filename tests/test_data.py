@@ -3,7 +3,7 @@ import csv, gzip, json, re, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from datasets import Dataset
-from bayes_prompt.data import _say, batch_indices, few_shot, load_task, published_split, read_rows, task_files
+from bayes_prompt.data import _say, batch_indices, few_shot, load_task, published_split, read_rows, row_chunks, task_files
 from bayes_prompt.run import run
 from bayes_prompt.tasks import STYLES, SUITES, TASKS, add_tasks, read_tasks, suite
 from conftest import HUB
@@ -486,3 +486,15 @@ def test_data_under_a_name_that_is_not_read_is_not_passed_over(tmp_path, name):
 
 def test_a_label_without_training_rows_gives_no_k_examples():
     with pytest.raises(ValueError, match="expected 1 examples of 'z', the training part has none"): few_shot([('a', 'x'), ('b', 'y')], 1, classes=('x', 'y', 'z'))
+
+@pytest.mark.parametrize('name, content', [
+    ('x.jsonl', b'[{"a": 1},\n{"a": 2}]'), ('x.jsonl', b'{"a": 1}\n\n{"a": 2}'), ('x.jsonl', b'{"a": 1}\n\n3'), ('x.jsonl', b'{"a": 1\n'), ('x.csv', b'a,b\n1,2\n3\n'), ('x.csv', b'PK\3\4abc'),
+    ('x.csv', b'a,a\n1,2\n'), ('x.csv', b'\xff\xfe\0'), ('x.tsv', b'a\tb\n1\t2\n'), ('x.jsonl.gz', b'{"a": 1}'), ('x.jsonl', b'[[1]]'), ('x.json', b'[{"a": 1}]'), ('x.csv', b'')])
+def test_pieces_of_a_file_are_its_rows(name, content, tmp_path):
+    "And what is wrong in it is said in the same words"
+    (tmp_path/name).write_bytes(content)
+    def heard(f):
+        try: return f()
+        except ValueError as e: return str(e)
+    whole = heard(lambda: read_rows(tmp_path/name))
+    assert heard(lambda: [row for some in row_chunks(tmp_path/name, 1) for row in some]) == whole
