@@ -216,12 +216,12 @@ _CODES = dict(float64='F64', float32='F32', float16='F16', bfloat16='BF16', int6
 
 def _laid_out(tensors):
     "Header and payload of tensors, without a copy; the widest numbers come first, so that all lie at whole places"
-    import torch
     header, pieces, at = {}, [], 0
     for k, t in sorted(tensors.items(), key=lambda kt: (-kt[1].element_size(), kt[0])):
         code = choose(str(t.dtype).removeprefix('torch.'), _CODES, 'type of tensors that can be written')
         header[k] = dict(dtype=code, shape=list(t.shape), data_offsets=[at, at + t.nbytes])
-        pieces.append(memoryview(t.reshape(-1).view(torch.uint8).numpy()))
+        octet = t.new_empty(0).byte().dtype # torch.uint8, where torch is not to be imported
+        pieces.append(memoryview(t.reshape(-1).view(octet).numpy()))
         at += t.nbytes
     return header, pieces
 

@@ -233,8 +233,8 @@ def test_the_demo_as_json(tmp_path, capsys, monkeypatch):
     "The runs are others' tests: here two small records stand for them"
     import bayes_prompt.cli as cli
     asked = []
-    monkeypatch.setattr(cli, '_demo_runs', lambda configs, out: asked.append(configs) or print('a run'))
+    monkeypatch.setattr('bayes_prompt.sweep.make_all', lambda experiment, out, progress, workers: asked.append(workers) or print('a run'))
     monkeypatch.setattr(cli, '_demo_report', lambda experiment, records, out: print('a report') or (lambda format: f'["{format}"]'))
-    cli.bp_demo(['--quick', '--out', str(tmp_path), '--json'])
+    cli.bp_demo(['--quick', '--workers', '3', '--out', str(tmp_path), '--json'])
     said = capsys.readouterr()
-    assert json.loads(said.out) == ['json'] and 'a run' in said.err and 'a report' in said.err and asked
+    assert json.loads(said.out) == ['json'] and 'a run' in said.err and 'a report' in said.err and asked == [3]
