@@ -639,7 +639,7 @@ def load_source(
     folder, source = _folder(task, data_dir)
     return TaskStream(task, _files(task, Path(folder)), source, style, add_prefix)
 
-# %% ../nbs/11_data.ipynb #8c30ac58
+# %% ../nbs/11_data.ipynb #2ca60478
 class OnDisk(Sequence):
     "Rows of an Arrow table, in an order, as tuples of some columns; of one column, as its values"
     def __init__(self, table, rows, *columns): self.table, self.rows, self.columns = table.select(columns), rows, columns
@@ -654,8 +654,9 @@ class OnDisk(Sequence):
     def __iter__(self): return zip(*map(self.each, self.columns)) if len(self.columns) > 1 else self.each(*self.columns)
 
     def each(self, column):
-        "The values of a column, one by one"
-        for at in range(0, len(self), 1000): yield from self.table[column].take(self.rows[at:at+1000]).to_pylist()
+        "The values of a column, one by one; Arrow's `take` would go through all of it"
+        values = self.table[column]
+        return (values[row].as_py() for row in map(int, self.rows))
 
 def _written(folder, batches, names):
     "Columns, some rows at a time, as a mapped table"
@@ -678,7 +679,7 @@ def _on_disk(stream):
                 yield source, target, [] if learnt else text.golds
     kept = each()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder: # where a mapped file cannot be removed, it stays
-        table = _written(folder, iter(lambda: list(islice(kept, 1000)), []), ('source', 'target', 'golds'))
+        table = _written(folder, iter(lambda: list(islice(kept, 10_000)), []), ('source', 'target', 'golds'))
     order = {s: np.frombuffer(at[s], np.int32)[stream.order(s, rows[s])] for s in SPLITS}
     pairs = [OnDisk(table, order[s], 'source', 'target') for s in SPLITS]
     answers = {s: OnDisk(table, order[s], 'golds') for s in SPLITS[1:]}
