@@ -27,7 +27,7 @@ from .machine import environment
 from .options import unknown
 from .packed import pack
 from .prompt import chat_cue, encode, examples_of, init_prompts
-from .protocol import Context, data_fingerprint, weights_fingerprint, weights_of
+from .protocol import Context, _keep_stage, _read_stage, data_fingerprint, weights_fingerprint, weights_of
 from .settings import posterior_folder
 from .shown import Shown
 from .source import SourcePosterior, learn_posterior
@@ -182,7 +182,7 @@ def _learn_sources(config, folder, key, listen):
     heard = [Checkpoint(folder/'state'/'state.safetensors'), Divergence('sources'), *listen('sources')]
     posterior = learn_posterior(backbone, {s: examples(s) for s in o.tasks}, start, o, heard)
     posterior.config['key'] = key
-    posterior.save(folder)
+    _keep_stage(posterior, folder)
     return posterior
 
 # %% ../nbs/59_own.ipynb #4acd8a65
@@ -199,9 +199,7 @@ def source_posterior(
     folder = posterior_folder(name or key, there=False)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, 'the source posterior'):
-        if not (folder/'posterior.safetensors').exists():
-            return _learn_sources(config, folder, key, listen or (lambda stage: []))
-        found = SourcePosterior.load(folder)
+        found = _read_stage(folder) or _learn_sources(config, folder, key, listen or (lambda stage: []))
     if found.config.get('key') == key: return found
     raise ValueError(f'the posterior {name!r} was learnt from other sources or with other settings '
                      f'({", ".join(found.tasks)}): '

@@ -354,6 +354,12 @@ def _read_stage(folder):
         reason = str(e).partition(': remove it')[0]
         print(f'{reason}: it was set aside as {file.name}.damaged, and is learnt again', file=sys.stderr, flush=True)
 
+def _keep_stage(posterior, folder):
+    "Write a finished stage; its checkpoints go when it is whole"
+    if not folder.is_dir(): raise OSError(f'the folder {folder} was removed in the middle of the run: start it again')
+    posterior.save(folder)
+    shutil.rmtree(folder/'state', ignore_errors=True)
+
 @patch
 def _stage(self:Context, learn, kind, source, *belongs):
     "Read a stage, or learn it; both enter the ledger"
@@ -376,7 +382,7 @@ def _stage(self:Context, learn, kind, source, *belongs):
 # %% ../nbs/51_protocol.ipynb #a4bc0ef8
 @patch
 def _learn(self:Context, learn, folder, kind):
-    "Learn a stage, with what it cost; its checkpoints go when it is whole"
+    "Learn a stage, with what it cost"
     began, before = perf_counter(), Counter(self.backbone.meter)
     posterior = learn(lambda name: self._track(folder/'state'/f'{name}.safetensors', f'{kind} {name}'))
     if not isinstance(posterior, SourcePosterior) or 'steps' not in posterior.config:
@@ -384,10 +390,8 @@ def _learn(self:Context, learn, folder, kind):
     spent = {k: self.backbone.meter[k] - before[k] for k in ('tokens', 'seconds')} # a resumed run's killed part too
     posterior.config |= dict(seconds=spent['seconds'] + perf_counter() - began, tokens=spent['tokens'])
     for noted in _NOTED: posterior.config[noted] = {t: v for t, v in getattr(self, noted).items() if t in self.config.source.tasks}
-    if not folder.is_dir(): raise OSError(f'the folder {folder} was removed in the middle of the run: start it again')
-    posterior.save(folder)
+    _keep_stage(posterior, folder)
     self.ledger.made += spent['tokens']
-    shutil.rmtree(folder/'state', ignore_errors=True)
     return posterior
 
 @patch

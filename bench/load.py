@@ -8,8 +8,8 @@ asked for keep their numbers in `results/bench/load.json`, which is written afte
 steps    a source stage on the mini backbone, two particles, one short example a step, with checkpoints: memory over
          the steps, size of the state
 records  100,000 copies of a committed record under other seeds, read into one table
-rows     an own CSV file of 100,000 and of 1,000,000 rows as a source: the first run, which makes the token ids, a
-         second one, which reads them, and the time of drawing a batch
+rows     an own CSV file of 100,000 and of 1,000,000 rows: as a source in the first run, which makes the token ids, and
+         in a second one, which reads them; as the target, of which few rows are learnt; and the time of drawing a batch
 start    `bp_run --help` and a refused configuration
 """
 import argparse, importlib.metadata, json, os, platform, subprocess, sys, tempfile, time
@@ -81,12 +81,15 @@ def write_rows(folder, n):
     (folder/'tasks.toml').write_text(TASKS)
     return (folder/'own.csv').stat().st_size
 
-def child_run(folder, seed):
+RUNS = dict(first=dict(target='spam', sources=['own']), second=dict(target='spam', sources=['own'], source_seed=1),
+            target=dict(target='own', sources=['spam']))
+
+def child_run(folder, kind):
     from bayes_prompt.run import run
     folder, before = Path(folder), resident()
-    config = dict(backbone='tiny-t5', tasks=str(folder/'tasks.toml'), target='spam', sources='own', k=2, m=2, length=4, source_seed=int(seed))
+    config = dict(backbone='tiny-t5', tasks=str(folder/'tasks.toml'), k=2, m=2, length=4, source_steps=5, steps=2, limit=4)
     began = time.perf_counter()
-    run(config | dict(sources=['own'], source_steps=5, steps=2, limit=4), folder/'out')
+    run(config | RUNS[kind], folder/'out')
     return dict(seconds=time.perf_counter() - began, mib=resident(), mib_peak=resident('VmHWM'), mib_before=before)
 
 def child_batch(folder):
@@ -109,8 +112,8 @@ def child_batch(folder):
 def rows(n):
     with tempfile.TemporaryDirectory() as d:
         size = write_rows(Path(d), n)
-        first, second = (in_a_process('run', d, seed) for seed in (0, 1))
-        return dict(file_mib=size/2**20, first=first, second=second, **in_a_process('batch', d))
+        runs = {kind: in_a_process('run', d, kind) for kind in RUNS}
+        return dict(file_mib=size/2**20, **runs, **in_a_process('batch', d))
 
 # ---- start
 

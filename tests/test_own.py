@@ -97,6 +97,17 @@ def test_a_posterior_is_learnt_once(six, tmp_path, monkeypatch):
     assert tune_prompt(six/'d.csv', posterior='mine', **FAST).about['sources'] == ['nyt', 'movie']
     with pytest.raises(ValueError, match="nearest is 'mine'"): load_posterior('mien')
 
+def test_a_damaged_posterior_is_learnt_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('BAYES_PROMPT_CACHE', str(tmp_path))
+    few = dict(backbone='tiny-t5', m=2, source_steps=2, source_batch=1, length=4)
+    first, folder = source_posterior(['nyt'], 'mine', **few).particles, tmp_path/'posteriors/mine'
+    file = folder/'posterior.safetensors'
+    for spoil in (lambda: file.write_bytes(file.read_bytes()[:-3]), lambda: next(folder.glob('history*.jsonl')).unlink()):
+        spoil()
+        assert torch.equal(source_posterior(['nyt'], 'mine', **few).particles, first)
+        assert 'was set aside as posterior.safetensors.damaged, and is learnt again' in capsys.readouterr().err
+    assert not (folder/'state').exists()
+
 def test_weights_that_are_others_are_refused(tuned, tmp_path):
     tuned.about['weights'], before = 'other', tuned.about['weights']
     tuned.save(tmp_path/'x')
