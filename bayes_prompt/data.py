@@ -373,7 +373,9 @@ class TaskData(Shown):
         "The different targets of a part"
         return set(_targets(getattr(self, part)))
 
-def _targets(pairs): return pairs.each('target') if isinstance(pairs, OnDisk) else (target for _, target in pairs)
+def _targets(pairs):
+    "Targets one by one, without the texts where these are on the disk"
+    return pairs.each('target') if hasattr(pairs, 'each') else (target for _, target in pairs)
 
 # %% ../nbs/11_data.ipynb #19ec4b8c
 @dataclass(slots=True)
@@ -499,6 +501,11 @@ def _say_shared(name, n, of):
     "Texts that are learnt and then asked tell nothing about others"
     if n: _say(f'{name}: {n} of the {of} texts of the test part are in the train part too')
 
+# %% ../nbs/11_data.ipynb #baec48d1
+_LARGE = 2**22 # bytes of files
+
+def _is_large(task, files): return not task.hub and sum(f.stat().st_size for f in files) >= _LARGE
+
 # %% ../nbs/11_data.ipynb #27eb8830
 def load_task(
     name:str, # A task of `TASKS`
@@ -526,10 +533,6 @@ def load_task(
         sizes=dict(Counter(g for gs in group.values() for g in gs)), indices={s: list(map(int, rows)) for s, rows in at.items()}, files=files)
 
 # %% ../nbs/11_data.ipynb #c023
-_LARGE = 2**22 # bytes of files
-
-def _is_large(task, files): return not task.hub and sum(f.stat().st_size for f in files) >= _LARGE
-
 def _by_pieces(task, file):
     "The rows of a file as `_read` sees them, some at a time, and the number of the first"
     first = 1
@@ -678,8 +681,12 @@ def _on_disk(stream):
                 at[split].append(next(numbers))
                 yield source, target, [] if learnt else text.golds
     kept = each()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder: # where a mapped file cannot be removed, it stays
-        table = _written(folder, iter(lambda: list(islice(kept, 10_000)), []), ('source', 'target', 'golds'))
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder: # where a mapped file cannot be removed, it stays
+            table = _written(folder, iter(lambda: list(islice(kept, 10_000)), []), ('source', 'target', 'golds'))
+    except OSError as e:
+        raise OSError(f'{stream.task.name}: could not write its texts to {tempfile.gettempdir()}: {e.strerror or e}; '
+                      'TMPDIR=… names another folder, with room for them') from None
     order = {s: np.frombuffer(at[s], np.int32)[stream.order(s, rows[s])] for s in SPLITS}
     pairs = [OnDisk(table, order[s], 'source', 'target') for s in SPLITS]
     answers = {s: OnDisk(table, order[s], 'golds') for s in SPLITS[1:]}

@@ -206,3 +206,11 @@ def test_a_run_on_a_large_target_gives_the_same(k, tmp_path, monkeypatch):
     there = run(config, tmp_path/'b')
     same = ('scores', 'loss', 'predictions', 'train_indices', 'splits', 'cut', 'judged', 'cost')
     assert {k: whole.get(k) for k in same} == {k: there.get(k) for k in same}
+
+def test_no_room_for_the_texts_of_a_large_target(tmp_path, monkeypatch):
+    write_own(tmp_path, 'csv', 'words')
+    add_tasks(tmp_path/'tasks.toml')
+    monkeypatch.setattr(data, '_LARGE', 0)
+    def full(folder, batches, names): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(data, '_written', full)
+    with pytest.raises(OSError, match='own: could not write its texts to .*: No space left on device; TMPDIR=.*with room'): load_task('own')
