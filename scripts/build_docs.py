@@ -14,7 +14,6 @@ from nbdev.serve import proc_nbs
 
 from build_readme import option
 from frames import tidy
-from wrap import wrapped
 
 CDN = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@([\d.]+)/dist')
 KATEX = re.compile(r'package/(LICENSE|dist/(katex\.min\.(css|js)|contrib/auto-render\.min\.js|fonts/[\w-]+\.woff2))')
@@ -145,7 +144,7 @@ def fold(cell):
     if cell['cell_type'] == 'code':
         drawing(cell, source)
         tabled(cell, source)
-        source = cell['source'] = cell['source'] if '#| export' in source else wrapped(cell['source'])
+        source = cell['source']
     if cell['cell_type'] != 'code' or 'code-fold:' in source or 'echo: false' in source: return
     lines = [l for l in source.splitlines() if l.strip() and not l.startswith('#')]
     drawn = 'fig-cap:' in source
