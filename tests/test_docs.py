@@ -40,6 +40,15 @@ def test_what_draws_is_folded():
     build_docs.fold(plain)
     assert plain['source'] == 'x = 1\nx'
 
+def test_a_long_file_opens_on_demand():
+    def shown(source, n):
+        cell = dict(cell_type='code', source=source, outputs=[dict(output_type='stream', name='stdout', text=['a < b\n']*n)])
+        build_docs.fold(cell)
+        return cell['outputs'][0]
+    html = shown("print(Path('x.toml').read_text())", 30)['data']['text/html']
+    assert html.startswith('<details class="printed"><summary>The file, 30 lines</summary>') and html.count('a &lt; b') == 30
+    assert 'data' not in shown("print(Path('x.toml').read_text())", 3) and 'data' not in shown('print(x)', 30)
+
 def test_the_essay_comes_before_the_reference():
     def shown(name, said): return dict(cell_type='code', source='', outputs=[dict(data={'text/markdown': [
         '<a class="source-link" href="x">source</a>\n', '\n', f'### {name}\n', '\n', '```python\n', f'{name}(x)\n', '```\n', '\n', f'{said}\n']})])
