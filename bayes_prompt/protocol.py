@@ -243,13 +243,17 @@ class Context:
 
     def _draw(self, data):
         k = self.config.target.k
-        if not k: return list(range(len(data.train)))
+        if not k: return range(len(data.train))
         try: return few_shot(data.train, k, self.config.seed, data.classes)
         except ValueError as e: raise ValueError(f'{data.task.name}: {e}') from None
 
     def _few(self, name):
         data = self.data[name]
-        return self.encode([data.train[i] for i in self.indices[name]], data.task)
+        if self.config.target.k: return self.encode([data.train[i] for i in self.indices[name]], data.task)
+        if isinstance(data.train, list): return self.encode(data.train, data.task)
+        tokens = tokens_of(examples_of(self.backbone, data.train, *self._how(data.task)))
+        self._check_encoded(data.task, tokens)
+        return tokens
 
     def _try_metric(self, data):
         "A metric or choices that do not fit are refused now, not after the training"
