@@ -140,6 +140,13 @@ def _check_classes(data):
         raise ValueError(f'{data.task.name}: expected rows of two or more labels in the {part} part, '
                          f'got only {found.pop()!r}: look at its file')
 
+_MANY = 10_000 # rows: a record is not to grow with a file
+
+def _told(rows):
+    "Numbers of rows as a record has them; of very many, what they are told by"
+    if len(rows) <= _MANY: return list(map(int, rows))
+    return dict(rows=len(rows), fingerprint=fingerprint(torch.as_tensor(rows, dtype=torch.int64)))
+
 _LONGEST = 4096 # tokens of a target: its loss needs a row of the vocabulary for each
 
 def _check_targets(name, lengths, target_of):
@@ -202,7 +209,7 @@ class Context:
         "The same data; the record says where they are from"
         _check_classes(loaded)
         self.data_from[task] = loaded.source
-        if loaded.indices: self.splits[task] = loaded.indices
+        if loaded.indices: self.splits[task] = {part: _told(rows) for part, rows in loaded.indices.items()}
         return loaded
 
     def encode(self,
