@@ -55,8 +55,13 @@ def look(page, url):
     page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=PATIENCE*1000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]', timeout=PATIENCE*1000)
     say('open, the kernel is idle')
-    page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.get_by_role('menuitem', name='Run All Cells').last.click()
+    def begun(): return page.evaluate("() => [...document.querySelectorAll('.jp-InputPrompt')].some(e => /[*\\d]/.test(e.innerText))")
+    def run():
+        page.get_by_role('menuitem', name='Run', exact=True).click()
+        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()    # not the one that restarts
+        page.wait_for_timeout(5000)
+        return begun()
+    wait(run, 'the cells do not run')    # a notebook that is not ready takes the click and does nothing
     cell = page.locator('.jp-Cell:has(.widget-slider)').first
     wait(cell.count, 'no slider appears')
     say('all cells run, there are sliders')
@@ -67,7 +72,7 @@ def look(page, url):
         handle = slider.locator('.noUi-handle')
         handle.scroll_into_view_if_needed()
         handle.focus()
-        page.keyboard.press('PageDown')    # an arrow key is also the notebook's
+        page.keyboard.press('PageUp')    # an arrow key is also the notebook's; and one particle has no kernel
         wait(lambda: picture() not in ('', before), f'{slider.inner_text()!r} was moved, and the figure stayed')
         say(f'{" ".join(slider.inner_text().split())}: moved by a key, the figure changed')
 

@@ -98,8 +98,8 @@ def test_shown_code_is_narrow():
             assert not long, f'{page} {c["id"]}: break this line: {long[0]}'
 
 def prose(cell):
-    "The words of a cell that are no code, formula or address"
-    text = re.sub(r'```.*?```|\$\$.*?\$\$|\$[^$]*\$|<[^>]*>|\]\([^)]*\)', ' ', ''.join(cell['source']), flags=re.S)
+    "The words of a cell that are no code, table, formula or address"
+    text = re.sub(r'```.*?```|(?m:^\|.*\|$)|\$\$.*?\$\$|\$[^$]*\$|<[^>]*>|\]\([^)]*\)', ' ', ''.join(cell['source']), flags=re.S)
     return [w for w in text.split() if re.search(r'\w', w)]
 
 def test_a_page_can_be_read_in_a_few_minutes():
