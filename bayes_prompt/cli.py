@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from importlib.util import find_spec
 import bayes_prompt
-from .config import Config, _dotted, make_config, parse_changes
+from .config import SHORT, Config, _dotted, make_config, parse_changes
 from .experiment import Experiment, _same, read_experiment
 from .machine import processes
-from .options import choose, methods, names
+from .options import choose, methods, names, nearest
 from .settings import BACKBONES, check_backbone
 from .store import write
 from .tasks import TASKS
@@ -195,17 +195,23 @@ class Arguments(argparse.ArgumentParser):
         self._complete()
         return super().parse_known_intermixed_args(*args, **kw)
 
+    def refuse(self, strange):
+        "End with status 2 for options that there are not: another one was meant, or a setting"
+        if not strange: return
+        word = strange[0].partition('=')[0].lstrip('-')
+        key = word.replace('-', '_')
+        options = [o.lstrip('-') for o in self._option_string_actions]
+        near = '' if key in SHORT or '.' in key else nearest(word, options)
+        hint = f'; the nearest is --{near}' if near else f': a setting is written without dashes, {key}=…; bp_run --help lists them'
+        self.exit(2, f'error: no option {strange[0]!r}{hint}\n')
+
     def add(self, *words, suggest=(), **kw):
         "An argument, and what the shell may suggest for it"
         self.add_argument(*words, **kw).completer = lambda **_: list(suggest)
 
 # %% ../nbs/58_cli.ipynb #c7a5fd67
-def _check_words(strange, changes):
-    "Settings have no dashes, and the command's own options have"
-    if strange:
-        key = strange[0].lstrip('-').partition('=')[0].replace('-', '_')
-        raise ValueError(f'no option {strange[0]!r}: a setting is written without dashes, {key}=…; '
-                         'bp_run --help lists them')
+def _check_words(changes):
+    "The command's own options have dashes"
     dashed = [c for c in changes if c.partition('=')[0] in ('out', 'log')]
     if dashed:
         raise ValueError(f'no key in {dashed[0]!r}: it is an option of the command, '
@@ -242,9 +248,10 @@ def bp_run(
     words = sys.argv[1:] if argv is None else argv
     if not words: return p.print_help()
     a, strange = p.parse_known_intermixed_args(words)
+    p.refuse(strange)
     with one_sentence(f'What a source stage had saved is kept in {a.out}; the same command goes on from '
                       'there.'):
-        _check_words(strange, a.changes)
+        _check_words(a.changes)
         file = a.changes.pop(0) if a.changes and '=' not in a.changes[0] else None
         folder = {'data.folder': a.data_dir} if a.data_dir else {}
         changes = parse_changes(a.changes)
@@ -312,6 +319,8 @@ def _asked(name, out):
     from bayes_prompt.experiment import experiment_paths, planned
     path, folder = experiment_paths(name, out)
     if not path.is_file() and Path(name).is_dir():
+        if any(Path(name).glob(f) for f in ('prompt.safetensors', '*/prompt.safetensors')):
+            raise ValueError(f'{name} holds what bp_tune made, no records of runs: bp_show {name} says its scores')
         return None, sorted(Path(name).glob('*.json')) or Path(name)
     experiment = read_experiment(path)
     files = [record for _, record in planned(experiment, folder) if record]
