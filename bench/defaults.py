@@ -3,7 +3,7 @@
     python bench/defaults.py [--tasks tweets spam nyt supersense] [--steps 64]
 
 Each task gives 96 rows of its training part to tune on and 150 of its validation part to score; no test row is read, and no page reports these.
-First the starts are scored as they are; then every rate is tried on every task with the same rows, batches and steps. Rates are multiples of the
+Every rate is tried on every task with the same rows, batches and steps; then the starts are scored as they are. Rates are multiples of the
 root mean square of the embeddings, which is what `bp_tune` takes them from. What is in `results/bench/defaults.json` is not computed again.
 """
 import argparse, json, os
@@ -63,11 +63,13 @@ def main(names, rows, steps, rates, out):
         write_json(file, kept)
     for name in names:
         s = Search(bb, name, rows)
-        for start, prompt in starts(bb, s.data.choices).items():
-            add('starts', dict(task=name, start=start), lambda: s.scored(prompt))
         for multiple in rates:
             rate = float(f'{multiple*bb.embedding_size:.1g}')
             add('rates', dict(task=name, multiple=multiple, lr=rate, steps=steps), lambda: s.tuned(rate, steps))
+    for name in names:
+        s = Search(bb, name, rows)
+        for start, prompt in starts(bb, s.data.choices).items():
+            add('starts', dict(task=name, start=start), lambda: s.scored(prompt))
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
