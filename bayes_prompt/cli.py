@@ -245,6 +245,7 @@ def bp_run(
     p.add_argument('--out', default='results', help='folder for records and posteriors')
     p.add_argument('--data-dir', '--data_dir', help='folder with the tasks, as data.folder=')
     p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')
+    p.add_argument('--json', action='store_true', help='as without it: what is printed is JSON')
     words = sys.argv[1:] if argv is None else argv
     if not words: return p.print_help()
     a, strange = p.parse_known_intermixed_args(words)
@@ -319,7 +320,8 @@ def _asked(name, out):
     from bayes_prompt.experiment import experiment_paths, planned
     path, folder = experiment_paths(name, out)
     if not path.is_file() and Path(name).is_dir():
-        if any(Path(name).glob(f) for f in ('prompt.safetensors', '*/prompt.safetensors')):
+        tuned = ('prompt.safetensors', '*/prompt.safetensors')
+        if any(f for pattern in tuned for f in Path(name).glob(pattern)):
             raise ValueError(f'{name} holds what bp_tune made, no records of runs: bp_show {name} says its scores')
         return None, sorted(Path(name).glob('*.json')) or Path(name)
     experiment = read_experiment(path)
@@ -341,6 +343,7 @@ def bp_results(
     p.add_argument('name', help='of a file in experiments, without .toml; its path; or a folder of records')
     p.add_argument('--out', help='folder of the records; results/NAME unless given')
     p.add_argument('--format', default='text', help='text, markdown, latex, csv or json')
+    p.add_argument('--json', action='store_const', dest='format', const='json', help='as --format json')
     p.add_argument('--only', default='', help='one part: scores, ranks, comparisons, verdicts, assumptions')
     p.add_argument('--plot', metavar='FILE', help='write the scores as a forest plot too: .png, .pdf or .svg')
     p.add_argument('--metric', help="another score of the records, as nll; each task's own unless given")
@@ -393,17 +396,21 @@ def bp_fetch(
     p.add_argument('names', nargs='+',
                    help='tasks, suites (glue, superglue, mrqa, others, sources, generation) or backbones')
     p.add_argument('--data-dir', '--data_dir', default='data', help='folder for them; give it to bp_run')
+    p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
-    folder = Path(a.data_dir)
+    folder, said = Path(a.data_dir), []
+    def say(line): return said.append(line) if a.json else print(line, flush=True)
     with one_sentence(f'What is whole is kept in {folder}; the same command goes on from there.'):
         if folder.exists() and not folder.is_dir():
             raise ValueError(f'--data-dir: expected a folder, {folder} is a file')
         from bayes_prompt.tasks import SUITES
         for name in a.names:
             if name == 'smollm2':
-                print(_fetch_smollm2(), flush=True)
+                say(_fetch_smollm2())
                 continue
             backbone = '/' in name or name.startswith(('t5', 'mt5'))
-            tasks = [] if backbone else SUITES.get(name) or [choose(name, {**SUITES, **TASKS}, 'task or suite')]
-            for line in [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks):
-                print(line, flush=True)
+            known = {**SUITES, **TASKS}
+            tasks = [] if backbone else SUITES.get(name) or [choose(name, known, 'task or suite')]
+            each = [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks)
+            for line in each: say(line)
+        if a.json: print(json.dumps(dict(line.split(': ', 1) for line in said), indent=1))

@@ -1,7 +1,7 @@
 "The commands for one's own data give what Python gives, lose no row, and refuse at once"
 import csv, json, os, subprocess, sys
 import pytest
-from bayes_prompt.cli import bp_results, bp_run
+from bayes_prompt.cli import bp_fetch, bp_results, bp_run
 from bayes_prompt.commands import bp, bp_export, bp_predict, bp_show, bp_source, bp_tune
 from test_files import SIX, six, text
 
@@ -204,3 +204,8 @@ def test_show_lists_what_was_tuned_and_says_a_line_of_every_name(ready, capsys):
     bp_show(['keys', '--json'])
     assert 'target.lr' in json.loads(capsys.readouterr().out)
     assert f'bp_show {ready} says its scores' in refused(bp_results, ready)
+    assert 'no run records' in refused(bp_results, ready/'run'/'logs')
+
+def test_fetch_says_in_json_what_is_there(capsys):
+    bp_fetch(['movie', 'nyt', '--json'])
+    assert json.loads(capsys.readouterr().out) == dict(movie='is in the package', nyt='is in the package')
