@@ -26,13 +26,14 @@ from .interchange import from_peft, load_prompt, save_prompt, to_peft
 from .machine import environment
 from .options import unknown
 from .packed import pack
-from .prompt import chat_cue, encode, init_prompts
+from .prompt import chat_cue, encode, examples_of, init_prompts
 from .protocol import Context, data_fingerprint, weights_fingerprint, weights_of
 from .settings import posterior_folder
 from .shown import Shown
 from .source import SourcePosterior, learn_posterior
 from .store import alone, fingerprint, read_json, write, write_json
 from .tasks import TASKS, Task, add_tasks
+from .tokens import tokens_of
 
 # %% ../nbs/59_own.ipynb #da3ffc8d
 @dataclass
@@ -179,7 +180,7 @@ def _learn_sources(config, folder, key, listen):
     def examples(name):
         data = load_task(name, config.data.style, config.data.folder or None, config.data.prefix)
         most = config.data.max_src or data.task.max_src
-        return encode(backbone, data.train, most, config.length, name, data.task.cue)
+        return tokens_of(examples_of(backbone, data.train, most, config.length, name, data.task.cue))
     start = init_prompts(backbone, o.particles, config.length, o.seed)
     heard = [Checkpoint(folder/'state'/'state.safetensors'), Divergence('sources'), *listen('sources')]
     posterior = learn_posterior(backbone, {s: examples(s) for s in o.tasks}, start, o, heard)
