@@ -202,7 +202,8 @@ class Arguments(argparse.ArgumentParser):
         key = word.replace('-', '_')
         options = [o.lstrip('-') for o in self._option_string_actions]
         near = '' if key in SHORT or '.' in key else nearest(word, options)
-        hint = f'; the nearest is --{near}' if near else f': a setting is written without dashes, {key}=…; bp_run --help lists them'
+        setting = f': a setting is written without dashes, {key}=…; bp_run --help lists them'
+        hint = f'; the nearest is --{near}' if near else setting
         self.exit(2, f'error: no option {strange[0]!r}{hint}\n')
 
     def add(self, *words, suggest=(), **kw):
@@ -322,7 +323,8 @@ def _asked(name, out):
     if not path.is_file() and Path(name).is_dir():
         tuned = ('prompt.safetensors', '*/prompt.safetensors')
         if any(f for pattern in tuned for f in Path(name).glob(pattern)):
-            raise ValueError(f'{name} holds what bp_tune made, no records of runs: bp_show {name} says its scores')
+            raise ValueError(f'{name} holds what bp_tune made, no records of runs: bp_show {name} says '
+                             'its scores')
         return None, sorted(Path(name).glob('*.json')) or Path(name)
     experiment = read_experiment(path)
     files = [record for _, record in planned(experiment, folder) if record]

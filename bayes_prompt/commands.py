@@ -383,14 +383,15 @@ def _check_run(run):
     "`ValueError` for what can hold no prompt"
     path, kept = Path(run), ('prompt.safetensors', 'prompt.json', 'adapter_config.json')
     if any((path/f).is_file() for f in kept) or path.suffix == '.json' and path.is_file(): return
-    found = 'there is no such file' if not path.exists() else 'the folder has none' if path.is_dir() else 'it is a file'
-    raise ValueError(f'no prompt {str(run)!r}, {found}: expected the folder that bp_tune or bp_export wrote, an '
-                     'adapter of PEFT, or the record of a run')
+    found = 'the folder has none' if path.is_dir() else 'it is a file' if path.exists() else 'there is no such file'
+    raise ValueError(f'no prompt {str(run)!r}, {found}: expected the folder that bp_tune or bp_export '
+                     'wrote, an adapter of PEFT, or the record of a run')
 
 def _check_out(out, file):
     "`ValueError` where the answers could not be written, or would replace what is read"
     out = Path(out)
-    if out.suffix.lower() not in _OUT: raise ValueError(f'-o {out}: expected a name that ends in {", ".join(_OUT)}')
+    if out.suffix.lower() not in _OUT:
+        raise ValueError(f'-o {out}: expected a name that ends in {", ".join(_OUT)}')
     if not out.parent.is_dir(): raise ValueError(f'-o {out}: no folder {str(out.parent)!r}, make it first')
     if out.is_dir(): raise ValueError(f'-o {out}: expected a file, this is a folder')
     if out.exists() and Path(file).exists() and out.samefile(file):
@@ -401,7 +402,8 @@ def _check_foreign(a):
     told = [f'--{o}' for o in ('text', 'labels', 'backbone') if getattr(a, o)]
     foreign = (Path(a.run)/'adapter_config.json').is_file() and not (Path(a.run)/'task.json').is_file()
     if told and not foreign:
-        raise ValueError(f'{told[0]} is for an adapter of PEFT: {a.run} says itself what it reads and answers')
+        raise ValueError(f'{told[0]} is for an adapter of PEFT: {a.run} says itself what it reads and '
+                         'answers')
 
 def _predict(a):
     _check_run(a.run)
@@ -524,7 +526,8 @@ def _tuned_in(folder):
         whole = _told_by(file.parent)
         if 'scores' not in whole: continue # bp_show of it says what is wrong
         scores, metric = whole['scores'], whole['task'].get('metric', 'accuracy')
-        yield [str(file.parent), metric, scores.get(metric), scores.get('constant'), whole['zero_shot'].get(metric)]
+        zero = whole['zero_shot'].get(metric)
+        yield [str(file.parent), metric, scores.get(metric), scores.get('constant'), zero]
 
 def _listed(what):
     "Rows and header, where a name stands for many things or for a line"

@@ -257,7 +257,8 @@ def _infer(column, answers):
     if n >= 4*u and max(map(len, counts)) <= 200 or n >= 2*u and short: return 'labels'
     if u > 2*n/3: return 'text'
     raise ValueError(f'the column {column!r} has {u} different answers in {n} rows: labels, or free text? '
-                     "Say kind='labels' or kind='text' in Python, --kind labels or --kind text on the command line")
+                     "Say kind='labels' or kind='text' in Python, --kind labels or --kind text on the "
+                     'command line')
 
 # %% ../nbs/15_files.ipynb #102eddec
 def _round_step(width):
@@ -307,8 +308,8 @@ def _cut(parts, strata, seed):
     if {*have} == {'train', 'validation'}:
         cut(at['validation'], ('validation', 'test'), (.5, .5))
         return f'half of its validation part is taken as test (seed {seed})'
-    raise ValueError(f'the column split names {", ".join(sorted(map(str, have)))}: expected a part called train '
-                     'among them')
+    named = ', '.join(sorted(map(str, have)))
+    raise ValueError(f'the column split names {named}: expected a part called train among them')
 
 # %% ../nbs/15_files.ipynb #737821d3
 @dataclass
@@ -438,8 +439,8 @@ def _too_long(rows, columns, task):
     words = [sum(len(str(row[c]).split()) for c in columns) for row in rows]
     n = sum(w > task.max_src for w in words)
     if not n: return []
-    return [f'{_rows(n)} with more than {task.max_src} words, up to {max(words)}, of which the first {task.max_src} tokens '
-            'are read: max_src=… reads more, and takes longer']
+    return [f'{_rows(n)} with more than {task.max_src} words, up to {max(words)}, of which the first '
+            f'{task.max_src} tokens are read: max_src=… reads more, and takes longer']
 
 def _doubled(rows, texts, label):
     "Texts that come twice, with the same answer or with another"
@@ -553,7 +554,8 @@ def _understood(path, rows, columns, text, label, kind, words, name, seed, max_s
     sizes = ', '.join(f'{n} {part}' for part, n in found.sizes.items())
     columns_said = f'text: {", ".join(map(repr, texts))}; answer: {label!r}' + _between(path)
     twice = _doubled(whole, texts, label)
-    found.said = [columns_said, *said, f'parts: {sizes}; {how}', *_too_long(whole, texts, task), *left_out, *odd, *twice]
+    long = _too_long(whole, texts, task)
+    found.said = [columns_said, *said, f'parts: {sizes}; {how}', *long, *left_out, *odd, *twice]
     return found
 
 def _between(path):

@@ -89,7 +89,8 @@ class Tuned(Shown):
         made = {k: v for k, v in self.about.items() if k in ('parts', 'settings', 'sources', 'cut')}
         rows, width = self.prompt.shape
         return dict(task=self.task.name, score=self.verdict, but=self.cautions,
-                    answers=self.labels[:12] or 'free text', backbone=self.backbone.name, prompt=f'{rows} rows of {width}') | made
+                    answers=self.labels[:12] or 'free text', backbone=self.backbone.name,
+                    prompt=f'{rows} rows of {width}') | made
 
     def __repr__(self): return f'Tuned({self.task.name!r}, {self.verdict})'
 
@@ -253,7 +254,7 @@ class _Tuning(Context):
         self.judged = []
 
     def plan(self):
-        "Tell the job how many rows will be scored: test twice; validation at the start, on the way, without a prompt"
+        "Tell the job how many rows will be scored: test twice; validation before, on the way, and without a prompt"
         t, data = self.config.target, self.data[self.name]
         times = 2 + -(-t.steps//t.judge_every) if t.judge_every else 0
         most = self.config.data.limit or len(data.test)

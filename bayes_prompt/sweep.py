@@ -148,7 +148,7 @@ class _Teller:
         missing = {self.names[_same(c)]: self.work.failure(c) for c, record in self.plan() if record is None}
         failed, of = {name: why for name, why in missing.items() if why}, f'of {self.bar.total} runs'
         if failed:
-            once = len({*failed.values()}) == 1 < len(failed) # one sentence for all of them
+            once = len(failed) > 3 and len({*failed.values()}) == 1 # one sentence for all of them
             said = next(iter(failed.values())) if once else '; '.join(f'{n} ({why})' for n, why in failed.items())
             raise ValueError(f'{len(failed)} {of} failed: {said}; the same command tries them again')
         if missing:
