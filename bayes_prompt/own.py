@@ -259,11 +259,12 @@ class _Tuning(Context):
         judged = min(len(data.validation), t.judge_rows or most)
         if self.job: self.job.expect(2*min(len(data.test), most) + times*judged)
 
-    def score(self, method, task, part, rows=0):
+    def score(self, method, task, part, rows=0, **how):
         began = perf_counter()
-        found = super().score(method, task, part, rows)
+        found = super().score(method, task, part, rows, **how)
         if part == 'validation': self.judged.append(found[self.data[task].task.metric])
-        if self.job: self.job.score(f'{task}, {part} part', found['n'], perf_counter() - began)
+        n = min(len(getattr(self.data[task], part)), rows or self.config.data.limit or 2**63)
+        if self.job: self.job.score(f'{task}, {part} part', n, perf_counter() - began)
         return found
 
     def _track(self, file, label, every=25): return super()._track(file, self.name, every)
@@ -311,7 +312,7 @@ def _tuned(task, posterior, place, listen, settings):
     t, labels = ctx.config.target, list(task.raw or task.labels)
     nothing = NoPrompt(ctx.backbone)
     zero = ctx.score(nothing, task.name, 'test')
-    if t.judge_every: ctx.score(nothing, task.name, 'validation', t.judge_rows)
+    if t.judge_every: ctx.score(nothing, task.name, 'validation', t.judge_rows, alone=True)
     method = ctx.adapt(ctx.start() if posterior is None else posterior)
     without, *judged = ctx.judged or [None]
     scores = ctx.score(method, task.name, 'test')

@@ -172,7 +172,7 @@ def test_a_terminal_that_knows_ascii_alone_is_spoken_to():
 HOTELS = '[hotels]\nfields = ["review"]\nlabels = ["bad", "good"]\n'
 
 @pytest.mark.parametrize('words, said', [
-    (['--seed', '1'], "no option '--seed': a setting is written without dashes, seed=…"), (['--data.style=t5'], 'data.style=…'), (['out=results'], 'it is an option of the command, --out results'),
+    (['out=results'], 'it is an option of the command, --out results'),
     (['movie'], 'a single setting is written key=value'), (['target=hotels'], 'is described in a file, data.tasks=FILE'), (['rate.toml'], "rate.toml: no key 'target.learning_rate'; the nearest is 'target.lr'"),
     (['kind.toml'], "kind.toml: target.k: expected a whole number, got 'many'"), (['kind.toml', 'k=3', 'seed=x'], "error: seed: expected a whole number, got 'x'"), (['hotels.csv'], 'hotels.csv ends in .csv: expected a TOML or JSON file'),
     (['data=hotels.csv'], 'the file of tasks hotels.csv ends in .csv'), (['data=folder'], 'the file of tasks folder is a folder: name a file in it'), (['data=hotels.toml', 'target=hotels', 'k=30'], "hotels: expected 30 examples of 'bad', the training part has 1"),

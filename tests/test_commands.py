@@ -173,7 +173,8 @@ def test_exit_statuses_are_those_of_the_table(tmp_path, words, status):
 
 @pytest.mark.parametrize('f,words,said', [
     (bp_tune, ['a.csv', '--lr', '3'], 'without dashes, lr='), (bp_tune, ['a.csv', '--lable', 'stars'], 'the nearest is --label'), (bp_tune, ['a.csv', '--model', 'mini'], 'the nearest is --backbone'),
-    (bp_source, ['x', '--sources', 'nyt', '--m', '3'], 'without dashes, m='), (bp_run, ['--oot', 'x'], 'the nearest is --out'), (bp_run, ['--target', 'spam'], 'without dashes, target=')])
+    (bp_source, ['x', '--sources', 'nyt', '--m', '3'], 'without dashes, m='), (bp_run, ['--oot', 'x'], 'the nearest is --out'), (bp_run, ['--target', 'spam'], 'without dashes, target='),
+    (bp_run, ['--seed', '1'], "no option '--seed': a setting is written without dashes, seed=…"), (bp_run, ['--data.style=t5'], 'data.style=…')])
 def test_an_option_that_there_is_not_ends_with_2(capsys, f, words, said):
     with pytest.raises(SystemExit) as e: f(words)
     assert e.value.code == 2 and said in capsys.readouterr().err
