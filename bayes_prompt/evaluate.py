@@ -9,7 +9,7 @@ __all__ = ['label_probabilities', 'predict', 'evaluate']
 from torch import Tensor
 from .backbone import Backbone
 from .engine import generate, label_scores
-from .metrics import calibration, evaluate_predictions
+from .metrics import METRICS, calibration, evaluate_predictions
 
 # %% ../nbs/28_evaluate.ipynb #488dbddc
 def label_probabilities(
@@ -65,6 +65,7 @@ def evaluate(
     max_new_tokens:int=16, # Longest generated answer
     keep=None, # Function that is given the answers
     prior=None, # Mean probabilities of the choices on other texts, `[C]`; then also `calibrated`, by eq. (1)
+    alone:bool=False, # The headline's score and nothing else, as for early stopping
     **scoring, # Further arguments of `evaluate_predictions`
 )->dict: # See `evaluate_predictions`
     "Score prompts on a part of a task"
@@ -74,6 +75,7 @@ def evaluate(
     else: answers = predict(backbone, prompts, examples, max_new_tokens=max_new_tokens)
     if keep: keep(answers)
     if read and not choices: answers = [read(a, target) for a, (_, target) in zip(answers, pairs)]
+    if alone: return {metric: METRICS[metric](golds, answers, choices or labels, **scoring)}
     metrics = dict.fromkeys([metric, *(more or _relatives(metric, bool(choices)))])
     scores = evaluate_predictions(golds, answers, list(metrics), choices or labels, **scoring)
     if not choices: return scores

@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Callable, Hashable
 import numpy as np, regex
 from scipy import stats
-from sklearn.metrics import brier_score_loss, f1_score, log_loss, matthews_corrcoef
+from sklearn.metrics import brier_score_loss, log_loss
 from .options import choose
 
 # %% ../nbs/13_metrics.ipynb #c006
@@ -194,7 +194,8 @@ def _labels(gold, pred, choices):
 def _decided(gold, pred, choices):
     "The same with a wrong label instead of -1"
     g, p, k = _labels(gold, pred, choices)
-    return g, np.where(p < 0, (g+1) % max(k, 2), p), k
+    k = max(k, 2)
+    return g, np.where(p < 0, (g+1) % k, p), k
 
 def _binary(gold, pred, choices):
     "The same, all 0 or 1"
@@ -208,21 +209,27 @@ def _binary(gold, pred, choices):
 
 # %% ../nbs/13_metrics.ipynb #a97fe06c
 def _classes(codes, f):
-    "A metric of scikit-learn"
+    "A metric of the table of confusion: labels by answers, with a last column for answers outside of the labels"
     def split(gold, pred, choices, groups):
         g, p, k = codes(gold, pred, choices)
-        return np.c_[g, p], lambda r, w: f(r[:, 0], r[:, 1], k, w)
+        def counted(r, w): return np.bincount(r[:, 0]*(k+1) + r[:, 1] % (k+1), w, k*(k+1)).reshape(k, k+1)
+        return np.c_[g, p], lambda r, w: float(f(counted(r, w)))
     return Metric(split, tries=_labels_by_share)
 
-def _matthews_of(g, p, k, w):
-    if len({*g[w > 0], *p[w > 0]}) == 1: return 0.
-    return matthews_corrcoef(g, p, sample_weight=w)
+def _matthews_of(table):
+    "The correlation of labels and answers (Gorodkin 2004)"
+    labels, answers, n = table.sum(1), table.sum(0), table.sum()
+    together = np.trace(table)*n - labels @ answers[:-1]
+    apart = (n*n - answers @ answers)*(n*n - labels @ labels)
+    return together/np.sqrt(apart) if apart else 0.
 
-def _macro_f1_of(g, p, k, w):
-    return f1_score(g, p, sample_weight=w, labels=range(k), average='macro', zero_division=0)
+def _f1_of(table):
+    "F1 of each label"
+    either = table.sum(1) + table.sum(0)[:-1]
+    return np.divide(2*np.diag(table), either, out=np.zeros(len(either)), where=either > 0)
 
-_f1 = _classes(_binary, lambda g, p, k, w: f1_score(g, p, sample_weight=w, zero_division=0))
-_macro_f1 = _classes(_labels, _macro_f1_of)
+_f1 = _classes(_binary, lambda table: _f1_of(table)[1])
+_macro_f1 = _classes(_labels, lambda table: _f1_of(table).mean())
 _matthews = _classes(_decided, _matthews_of)
 
 # %% ../nbs/13_metrics.ipynb #c015

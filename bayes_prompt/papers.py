@@ -34,9 +34,9 @@ def _found(runs, told, metric):
         found.setdefault(run['seed'], []).append(100*run['scores'][metric or run['metric']])
     return [np.mean(scores) for scores in found.values()] # of each seed over source seeds
 
-def _said(scores):
-    "As in a table"
-    if not scores: return 'not run'
+def _said(scores, printed=True):
+    "As in a table; nothing where there is neither a run nor a printed number"
+    if not scores: return 'not run' if printed else ''
     mean, n = np.mean(scores), len(scores)
     if n == 1: return f'{mean:.1f}'
     half = stats.t.ppf(.975, n - 1)*np.std(scores, ddof=1)/n**.5
@@ -56,14 +56,12 @@ def beside(
     for row, told in rows.items():
         metric = {c: (metrics or {}).get((row, c)) for c in columns}
         ours = {c: _found(runs, told | where, metric[c]) for c, where in columns.items()}
-        cells = {c: _said(scores) for c, scores in ours.items()}
         for name, some in (averages or {}).items():
-            whole = all(ours[c] for c in some)
-            cells[name] = f'{np.mean([np.mean(ours[c]) for c in some]):.1f}' if whole else 'not run'
-        if published is not None and row in published.index:
-            printed = published.loc[row].reindex(cells).map(lambda x: '' if pd.isna(x) else f'{x:.1f}')
-            out[row, 'published'] = dict(printed)
-        out[row, 'ours'] = cells
+            ours[name] = [np.mean([np.mean(ours[c]) for c in some])] if all(ours[c] for c in some) else []
+        known = published is not None and row in published.index
+        printed = published.loc[row].reindex(ours) if known else pd.Series(0., ours)
+        if known: out[row, 'published'] = dict(printed.map(lambda x: '' if pd.isna(x) else f'{x:.1f}'))
+        out[row, 'ours'] = {c: _said(scores, pd.notna(printed[c])) for c, scores in ours.items()}
     return pd.DataFrame(out).T
 
 # %% ../nbs/59_papers.ipynb #p011

@@ -133,8 +133,8 @@ class Ledger:
 
 # %% ../nbs/51_protocol.ipynb #b9f70a45
 def _check_classes(data):
-    "A part with one label teaches and measures nothing"
-    for part in ('train', 'test') if data.classes else ():
+    "A part with one label teaches and measures nothing; the papers' are known to have more, if they are whole"
+    for part in ('train', 'test') if data.classes and not data.task.hub else ():
         found = data.targets(part)
         if len(found) > 1: continue
         raise ValueError(f'{data.task.name}: expected rows of two or more labels in the {part} part, '
@@ -243,13 +243,17 @@ class Context:
 
     def _draw(self, data):
         k = self.config.target.k
-        if not k: return list(range(len(data.train)))
+        if not k: return range(len(data.train))
         try: return few_shot(data.train, k, self.config.seed, data.classes)
         except ValueError as e: raise ValueError(f'{data.task.name}: {e}') from None
 
     def _few(self, name):
         data = self.data[name]
-        return self.encode([data.train[i] for i in self.indices[name]], data.task)
+        if self.config.target.k: return self.encode([data.train[i] for i in self.indices[name]], data.task)
+        if isinstance(data.train, list): return self.encode(data.train, data.task)
+        tokens = tokens_of(examples_of(self.backbone, data.train, *self._how(data.task)))
+        self._check_encoded(data.task, tokens)
+        return tokens
 
     def _try_metric(self, data):
         "A metric or choices that do not fit are refused now, not after the training"
@@ -427,7 +431,8 @@ def _target_callbacks(self:Context, judged, steps):
 def _judge(self:Context, method):
     "Mean validation score over the targets"
     rows = self.config.target.judge_rows
-    scores = [self.score(method, task, 'validation', rows)[d.task.metric] for task, d in self.data.items()]
+    def judged(task, metric): return self.score(method, task, 'validation', rows, alone=True)[metric]
+    scores = [judged(task, d.task.metric) for task, d in self.data.items()]
     return sum(scores)/len(scores)
 
 # %% ../nbs/51_protocol.ipynb #8e5c5a9b
@@ -470,6 +475,7 @@ def score(self:Context,
     task:str, # A target
     part:str, # "validation" or "test"
     rows:int=0, # Score the first so many alone, if not as many as the settings say
+    alone:bool=False, # The headline's score and nothing else
 )->dict: # See `evaluate`
     "Score a method on a part of a target"
     data, n = self.data[task], rows or self.config.data.limit or None
@@ -481,4 +487,4 @@ def score(self:Context,
     return evaluate(
         method.backbone, method.prompts(), self.encode(pairs, t), pairs, data.choices, t.metric, t.metrics*whole, answers,
         t.read, t.labels if t.read else (), t.max_tgt, keep,
-        self._prior(method, task), **groups)
+        None if alone else self._prior(method, task), alone, **groups)

@@ -8,7 +8,7 @@ __all__ = ['sign_flip', 'holm', 'standardised', 'mcnemar', 'resampled', 'crossed
 # %% ../nbs/14_statistics.ipynb #efad5268
 from itertools import product
 import numpy as np
-from scipy import stats
+from scipy import optimize, special, stats
 from .metrics import Metric, _check
 
 # %% ../nbs/14_statistics.ipynb #c435a62a
@@ -45,7 +45,7 @@ def standardised(
 )->float: # NaN for one seed, or none that differ
     "Paired standardised difference d_z = mean/sd, with Hedges' correction 1 − 3/(4(n−1) − 1)"
     d = np.asarray(differences, float)
-    if len(d) < 3 or np.ptp(d) == 0: return float('nan')
+    if len(d) < 3 or np.ptp(d) <= 1e-12: return float('nan')
     return float(d.mean()/d.std(ddof=1)*(1 - 3/(4*(len(d) - 1) - 1)))
 
 # %% ../nbs/14_statistics.ipynb #8b614ee2
@@ -84,25 +84,31 @@ def crossed(
     values, # `[S, T]`: target seeds by source seeds
     examples=None, # `[draws]`: the mean of the values on resampled examples, if known
     level:float=.95, # Confidence
-)->dict: # mean, low, high, p (that the truth is zero), df, and the variances seed, source, examples
+)->dict: # mean, low, high, p (that the truth is zero), and the variances seed, source, examples
     "Mean of a crossed design with an interval over target seeds, source seeds and test examples"
     d = np.asarray(values, float)
-    means, levels = (d.mean(1), d.mean(0)), d.shape
-    seed, source = (float(m.var(ddof=1))/n if n > 1 else 0. for m, n in zip(means, levels))
+    mean, seed, source = float(d.mean()), _variance(d.mean(1)), _variance(d.mean(0))
     drawn = 0. if examples is None else float(np.var(examples, ddof=1))
-    mean, runs, v = float(d.mean()), seed + source, seed + source + drawn
-    out = dict.fromkeys(('low', 'high', 'p', 'df'), float('nan'))
-    out |= dict(mean=mean, seed=seed, source=source, examples=drawn)
-    if levels[0] < 2: return out
-    if v == 0: return out | dict(low=mean, high=mean, p=float(mean == 0))
-    uncertain = sum(x**2/(n - 1) for x, n in zip((seed, source), levels) if n > 1)
-    def student(v):
-        df = v**2/uncertain if uncertain else np.inf
-        half, p = stats.t.ppf((1 + level)/2, df)*v**.5, 2*stats.t.sf(abs(mean)/v**.5, df)
-        return float(half), float(p), float(df)
-    found = [student(x) for x in (runs, v) if x]
-    (half, _, df), p = max(found), max(p for _, p, _ in found) # the wider interval, the larger p
-    return out | dict(low=mean - half, high=mean + half, p=p, df=df)
+    out = dict.fromkeys(('low', 'high', 'p'), float('nan')) | dict(mean=mean, seed=seed, source=source, examples=drawn)
+    if len(d) < 2: return out
+    free = [(v, n) for v, n in zip((seed, source, drawn), (len(d) - 1, d.shape[1] - 1, np.inf)) if v]
+    def half(p): return sum(v*special.stdtrit(n, p/2)**2 for v, n in free)**.5
+    width = float(half(1 - level))
+    out |= dict(low=mean - width, high=mean + width)
+    if free: out['p'] = _touches(half, abs(mean))
+    elif mean == 0: out['p'] = 1.
+    return out
+
+# %% ../nbs/14_statistics.ipynb #828e84ae
+def _variance(means):
+    "Of the mean of some means; what differs by rounding alone is the same"
+    return float(means.var(ddof=1))/len(means) if len(means) > 1 and np.ptp(means) > 1e-12 else 0.
+
+def _touches(half, size):
+    "The p at which an interval of half the width half(p) is no wider than this"
+    least = np.log(1e-100)
+    if half(np.exp(least)) <= size: return 0.
+    return float(np.exp(optimize.brentq(lambda x: half(np.exp(x)) - size, least, 0., xtol=1e-10)))
 
 # %% ../nbs/14_statistics.ipynb #29d9a1f0
 def mean_ranks(

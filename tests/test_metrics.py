@@ -57,6 +57,21 @@ def test_without_invalid_as_scikit_learn(m, f):
     pred = np.where(rng.random(200) < .7, gold, '0')
     assert METRICS[m](gold, pred) == pytest.approx(f(gold, pred))
 
+@pytest.mark.parametrize('k', [2, 3, 5])
+def test_scores_of_labels_have_the_bits_of_scikit_learn(k):
+    "Also of a resample, in which labels may be missing, and with answers that are no labels"
+    rng, c = np.random.default_rng(k), [str(i) for i in range(k)]
+    for n in (2, 5, 40):
+        gold, w = rng.choice(c, n), rng.multinomial(n, np.full(n, 1/n))
+        pred = np.where(rng.random(n) < .5, gold, rng.choice([*c, '?'], n))
+        fair = np.where(pred == '?', [c[(c.index(g) + 1) % k] for g in gold], pred)
+        def ours(m, pred):
+            rows, f = METRICS[m].split([[g] for g in gold], list(pred), c, None)
+            return f(rows, w)
+        assert ours('macro_f1', pred) == f1_score(gold, pred, labels=c, average='macro', sample_weight=w, zero_division=0)
+        if len({*gold[w > 0], *fair[w > 0]}) > 1: assert ours('matthews', pred) == matthews_corrcoef(gold, fair, sample_weight=w)
+        if k == 2: assert ours('f1', pred) == f1_score(gold, fair, pos_label='1', sample_weight=w, zero_division=0)
+
 # numbers
 
 def test_correlations():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from bayes_prompt.config import told
 from bayes_prompt.experiment import read_experiment
-from bayes_prompt.papers import CARDS, T5_SHAPES, TABLE1, beside, beside_table1, card_hours, operations, records_of, step_operations
+from bayes_prompt.papers import CARDS, T5_SHAPES, TABLE1, beside, beside_table1, card_hours, operations, records_of, rehearse, step_operations
 from bayes_prompt.sweep import sweep
 from conftest import HUB
 
@@ -56,12 +56,15 @@ def test_few_shots_are_the_published_numbers():
 
 @pytest.fixture(scope='module')
 def other_data(tmp_path_factory):
-    "The fixtures in another order, so with other splits and other examples"
-    import pyarrow.parquet as pq
+    "The fixtures in another order, so with other splits and other examples, and with long passages of other scripts"
+    import pyarrow as pa, pyarrow.parquet as pq
     out = tmp_path_factory.mktemp('other')
     for f in HUB.glob('*/*.parquet'):
         (out/f.parent.name).mkdir(exist_ok=True)
         t = pq.read_table(f)
+        for i, name in enumerate(t.column_names):
+            if name not in ('passage', 'paragraph', 'context'): continue
+            t = t.set_column(i, t.field(i), pa.array([x.as_py() + ' Zürich 東京 😀'*300 for x in t.column(i)]))
         pq.write_table(t.take(list(range(len(t)))[::-1]), out/f.parent.name/f.name)
     return out
 
@@ -81,6 +84,16 @@ def test_a_page_runs_on_other_data(name, other_data, monkeypatch):
     small, task = scope['small'], lambda r: r['config']['target']['task']
     assert all(r['data_from'][task(r)] == str(other_data) for r in small)
     assert name == 'scaling' or {r['config']['method'] for r in small} == {c.method for c in scope['experiment'].configs}
+
+def test_a_sample_of_a_papers_task_may_have_one_label(tmp_path):
+    "A few rows of the Hub's are enough for a rehearsal; with data of one's own it is a mistake"
+    import pyarrow.compute as pc, pyarrow.parquet as pq
+    (tmp_path/'rte').mkdir()
+    for f in (HUB/'rte').glob('*.parquet'):
+        t = pq.read_table(f)
+        pq.write_table(t.filter(pc.equal(t['label'], 1)), tmp_path/'rte'/f.name)
+    r, = rehearse(FILES['table1'], tmp_path/'out', tmp_path, lambda c: (c.target.task, c.method, c.seed) == ('rte', 'pt', 0))
+    assert r['scores']['n'] > 1 and r['scores']['majority'] == 1
 
 def test_tests_of_a_package_without_a_gpu_skip_what_launches():
     flags = next(l for l in (ROOT/'settings.ini').read_text().splitlines() if l.startswith('tst_flags')).split('=')[1].split()
@@ -111,6 +124,11 @@ def test_a_cell():
     assert cell(record(.5, method='pt')) == '50.0'
     assert cell(record(.4, method='pt', source_seed=0), record(.6, method='pt', source_seed=1)) == '50.0'   # one target seed
     assert cell(*[record(s, method='pt', seed=i) for i, s in enumerate((.4, .6))]) == '50.0 ± 127.1'   # t of one degree of freedom
+
+def test_what_is_neither_run_nor_printed_is_empty():
+    printed = pd.DataFrame(dict(RTE=[71.], CB=[None], mean=[None]), index=['PT'])
+    t = beside([], {'PT': dict(method='pt'), 'ours': dict(method='pt')}, dict(RTE=dict(target='rte'), CB=dict(target='cb')), printed, averages=dict(mean=['RTE', 'CB']))
+    assert list(t.loc[('PT', 'ours')]) == ['not run', '', ''] and set(t.loc[('ours', 'ours')]) == {'not run'}
 
 def test_several_targets_are_other_rows():
     r = record(.5, method='pt', targets=['cb']) | dict(all_scores=dict(rte=dict(accuracy=.5), cb=dict(accuracy=.7)), all_metrics=dict(rte='accuracy', cb='accuracy'))

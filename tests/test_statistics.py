@@ -102,18 +102,15 @@ def test_one_column_is_the_paired_t_test():
     d = normal(6, 1)*.02 + .01
     c, them = crossed(d), stats.ttest_1samp(d[:, 0], 0)
     ci = them.confidence_interval()
-    assert [c['p'], c['low'], c['high'], c['df']] == pytest.approx([them.pvalue, ci.low, ci.high, 5])
+    assert [c['p'], c['low'], c['high']] == pytest.approx([them.pvalue, ci.low, ci.high])
 
 def test_variances_by_their_definition():
     d, examples = normal(5, 3), normal(400)*.1
     c = crossed(d, examples)
     rows, columns = d.mean(1), d.mean(0)
     assert c['seed'] == pytest.approx(sum((rows - d.mean())**2)/4/5) and c['source'] == pytest.approx(sum((columns - d.mean())**2)/2/3)
-    def half(v):
-        df = v**2/(c['seed']**2/4 + c['source']**2/2)
-        return stats.t.ppf(.975, df)*v**.5, df
-    known, all_of = half(c['seed'] + c['source']), half(c['seed'] + c['source'] + examples.var(ddof=1))
-    assert (c['high'] - c['mean'], c['df']) == pytest.approx(max(known, all_of))
+    half = (stats.t.ppf(.975, 4)**2*c['seed'] + stats.t.ppf(.975, 2)**2*c['source'] + stats.norm.ppf(.975)**2*examples.var(ddof=1))**.5
+    assert c['high'] - c['mean'] == pytest.approx(half) and c['mean'] - c['low'] == pytest.approx(half)
     assert (crossed(d, examples, .5)['high'] - c['mean']) < (c['high'] - c['mean'])/2
 
 def test_a_bootstrap_of_rows_has_the_variance_of_seeds_but_for_its_factor():
@@ -136,8 +133,24 @@ def test_p_and_interval_say_the_same():
 
 def test_what_has_no_interval():
     for d in ([[.1]], [[.1, .3]]): assert np.isnan([crossed(d)[k] for k in ('low', 'high', 'p')]).all() and crossed(d)['mean'] == np.mean(d)
-    same = crossed([[.1], [.1]])
-    assert (same['low'], same['high'], same['p']) == (.1, .1, 0.) and crossed([[0.], [0.]])['p'] == 1
+
+def test_what_is_the_same_in_all_runs_has_no_p():
+    "Also if rounding makes it differ in the last bit"
+    for d in ([[.1], [.1]], [[.3 - .2], [.1], [.1]]):
+        same = crossed(d)
+        assert (same['low'], same['high']) == pytest.approx((.1, .1)) and np.isnan([same['p'], standardised([*np.ravel(d), .1])]).all()
+        assert 0 < crossed(d, .05*normal(300))['p'] < .1                 # what is left is the chance of the examples
+    assert crossed([[0.], [0.]])['p'] == 1
+
+@pytest.mark.parametrize('shape', [(5, 3), (10, 2), (3, 5)])
+@pytest.mark.parametrize('spread', [(1, 0, 0), (.3, 1, .3), (1, 1, 0), (0, 0, 1)])
+def test_the_interval_keeps_its_level(shape, spread):
+    "Whatever varies most; 2,000 worlds, so that .938 is two and a half standard errors below"
+    (S, T), (seed, source, run), rng = shape, spread, np.random.default_rng(2)
+    def world(): return seed*rng.standard_normal((S, 1)) + source*rng.standard_normal((1, T)) + run*rng.standard_normal((S, T))
+    found = [crossed(world()) for _ in range(2000)]
+    assert np.mean([c['low'] <= 0 <= c['high'] for c in found]) > .938
+    assert np.mean([c['p'] <= .05 for c in found]) < .062
 
 def test_false_claims_are_rare_in_a_family():
     "Five comparisons of equal methods with one reference: Holm-adjusted, at most 5 % of families have a claim"

@@ -136,6 +136,20 @@ def test_ranks_need_two_targets_and_methods_that_all_have():
     assert ranks(pd.DataFrame(runs))['rank'].to_dict() == dict(bmtpt=1.25, vanilla=1.75, pt=3.)
     assert list(ranks(pd.DataFrame(runs[:-1])).index) == ['vanilla', 'pt'] and ranks(pd.DataFrame(runs[:3])).empty
 
+def test_a_source_that_is_its_posteriors_own_target_is_no_target_of_ranks():
+    "But one that was adapted to, as in the papers' Table 1, is"
+    def runs(method, target, x): return [r | dict(sources=['movie']) for r in rows(method, [[x]], target)]
+    both = [r for t in ('amazon', 'nyt') for r in runs('source', t, .6) + runs('ensemble', t, .7) + runs('pt', t, .8)]
+    own = runs('source', 'movie', .9) + runs('ensemble', 'movie', .8)
+    assert ranks(pd.DataFrame(both + own))['rank'].to_dict() == dict(pt=1., ensemble=2., source=3.) and ranks(pd.DataFrame(own)).empty
+    adapted = pd.DataFrame(both + runs('pt', 'movie', .8) + runs('bmtpt', 'movie', .9) + runs('bmtpt', 'amazon', .9) + runs('bmtpt', 'nyt', .9))
+    assert set(ranks(adapted).targets) == {3}
+
+def test_records_without_answers_beside_those_with_some():
+    "In one table, pandas says NaN for what is missing"
+    df = pd.DataFrame([r | dict(predictions=p) for r, p in zip(rows('pt', noise(2, 1)), ('0 1', float('nan')))])
+    assert with_examples(df.assign(task='amazon', sources=[[]]*2)).resampled.isna().all()
+
 REPORT = report(pd.DataFrame(rows('bmtpt', .7 + noise(3, 2)) + rows('pt', .6 + noise(3, 1)) + rows('pt', [[.5]]*3, 'nyt') + rows('bmtpt', [[.5]]*3, 'nyt')), [('bmtpt', 'pt')])
 
 def test_every_format_has_the_same_numbers():
