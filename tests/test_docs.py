@@ -84,7 +84,7 @@ def test_the_search_is_for_the_word_itself(tmp_path):
     js = tmp_path/'site_libs/smalldocs.js'
     js.write_text((Path(smalldocs.origin).parent/'assets/smalldocs.js').read_text(encoding='utf-8'), encoding='utf-8')
     build_docs.exact(tmp_path)
-    assert 'threshold: 0, useExtendedSearch: true,' in js.read_text(encoding='utf-8')
+    assert 'threshold: 0, useExtendedSearch: true, minMatchCharLength: 1' in js.read_text(encoding='utf-8')
 
 # Shown code
 
