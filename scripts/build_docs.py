@@ -211,7 +211,9 @@ def alone(site):
 def exact(site):
     "smalldocs searches for words like the one that is typed, so that \"Stein\" finds \"Listening\" first: here for the word itself, and for all of several"
     js = site/'site_libs/smalldocs.js'
-    if js.exists(): js.write_text(js.read_text(encoding='utf-8').replace('threshold: 0.3', 'threshold: 0, useExtendedSearch: true'), encoding='utf-8')
+    if not js.exists(): return
+    text = js.read_text(encoding='utf-8').replace('threshold: 0.3', 'threshold: 0, useExtendedSearch: true')
+    js.write_text(text.replace('minMatchCharLength: 2', 'minMatchCharLength: 1'), encoding='utf-8')    # "how do I"
 
 
 def by_quarto(cache): subprocess.run(['quarto', 'render', '--no-cache'], cwd=cache, check=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']
 VIEWS = (('desktop', 1280, 'light', WCAG), ('phone', 390, 'light', WCAG), ('dark', 1280, 'dark', ['wcag2aa']))    # what differs in the dark is contrast
 WIDTHS = (320, 360, 768, 1024, 1440)    # measured by turns
-SOUGHT = ('Stein', 'which kernel', 'my CSV')
+SOUGHT = ('Stein', 'which kernel', 'my CSV', 'how do I add my own method', 'what does sigma do', 'why does averaging particles lose')
 BUDGET = 220    # seconds: a busy machine looks at fewer pages, and says so
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
 # Everything that measures is one function in the page: it gives [kind, what] pairs

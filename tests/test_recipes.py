@@ -16,6 +16,12 @@ def recipe(name): return re.search(rf'<!-- recipe: {name} -->\n```\w+\n(.*?)```'
 def test_all_are_here():
     assert re.findall(r'<!-- recipe: (\w+) -->', TEXT) == ['method', 'kernel', 'prior', 'metric', 'task', 'logger']
 
+def test_the_site_shows_them():
+    "As they stand now: run nbs/83_extend.ipynb again after a change"
+    cells = json.loads((ROOT/'nbs/83_extend.ipynb').read_text(encoding='utf-8'))['cells']
+    shown = ''.join(''.join(o['data']['text/markdown']) for c in cells for o in c.get('outputs', []))
+    for name in re.findall(r'<!-- recipe: (\w+) -->', TEXT): assert recipe(name) in shown, name
+
 @pytest.fixture
 def tables():
     "Registers as they were before"
