@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from importlib.util import find_spec
 import bayes_prompt
-from .config import Config, _dotted, make_config, parse_changes
+from .config import SHORT, Config, _dotted, make_config, parse_changes
 from .experiment import Experiment, _same, read_experiment
 from .machine import processes
-from .options import choose, methods, names
+from .options import choose, methods, names, nearest
 from .settings import BACKBONES, check_backbone
 from .store import write
 from .tasks import TASKS
@@ -195,17 +195,24 @@ class Arguments(argparse.ArgumentParser):
         self._complete()
         return super().parse_known_intermixed_args(*args, **kw)
 
+    def refuse(self, strange):
+        "End with status 2 for options that there are not: another one was meant, or a setting"
+        if not strange: return
+        word = strange[0].partition('=')[0].lstrip('-')
+        key = word.replace('-', '_')
+        options = [o.lstrip('-') for o in self._option_string_actions]
+        near = '' if key in SHORT or '.' in key else nearest(word, options)
+        setting = f': a setting is written without dashes, {key}=…; bp_run --help lists them'
+        hint = f'; the nearest is --{near}' if near else setting
+        self.exit(2, f'error: no option {strange[0]!r}{hint}\n')
+
     def add(self, *words, suggest=(), **kw):
         "An argument, and what the shell may suggest for it"
         self.add_argument(*words, **kw).completer = lambda **_: list(suggest)
 
 # %% ../nbs/58_cli.ipynb #c7a5fd67
-def _check_words(strange, changes):
-    "Settings have no dashes, and the command's own options have"
-    if strange:
-        key = strange[0].lstrip('-').partition('=')[0].replace('-', '_')
-        raise ValueError(f'no option {strange[0]!r}: a setting is written without dashes, {key}=…; '
-                         'bp_run --help lists them')
+def _check_words(changes):
+    "The command's own options have dashes"
     dashed = [c for c in changes if c.partition('=')[0] in ('out', 'log')]
     if dashed:
         raise ValueError(f'no key in {dashed[0]!r}: it is an option of the command, '
@@ -239,12 +246,14 @@ def bp_run(
     p.add_argument('--out', default='results', help='folder for records and posteriors')
     p.add_argument('--data-dir', '--data_dir', help='folder with the tasks, as data.folder=')
     p.add_argument('--log', default='', help='loggers, with commas between: csv, tensorboard, wandb, trackio')
+    p.add_argument('--json', action='store_true', help='as without it: what is printed is JSON')
     words = sys.argv[1:] if argv is None else argv
     if not words: return p.print_help()
     a, strange = p.parse_known_intermixed_args(words)
+    p.refuse(strange)
     with one_sentence(f'What a source stage had saved is kept in {a.out}; the same command goes on from '
                       'there.'):
-        _check_words(strange, a.changes)
+        _check_words(a.changes)
         file = a.changes.pop(0) if a.changes and '=' not in a.changes[0] else None
         folder = {'data.folder': a.data_dir} if a.data_dir else {}
         changes = parse_changes(a.changes)
@@ -312,6 +321,10 @@ def _asked(name, out):
     from bayes_prompt.experiment import experiment_paths, planned
     path, folder = experiment_paths(name, out)
     if not path.is_file() and Path(name).is_dir():
+        tuned = ('prompt.safetensors', '*/prompt.safetensors')
+        if any(f for pattern in tuned for f in Path(name).glob(pattern)):
+            raise ValueError(f'{name} holds what bp_tune made, no records of runs: bp_show {name} says '
+                             'its scores')
         return None, sorted(Path(name).glob('*.json')) or Path(name)
     experiment = read_experiment(path)
     files = [record for _, record in planned(experiment, folder) if record]
@@ -332,6 +345,7 @@ def bp_results(
     p.add_argument('name', help='of a file in experiments, without .toml; its path; or a folder of records')
     p.add_argument('--out', help='folder of the records; results/NAME unless given')
     p.add_argument('--format', default='text', help='text, markdown, latex, csv or json')
+    p.add_argument('--json', action='store_const', dest='format', const='json', help='as --format json')
     p.add_argument('--only', default='', help='one part: scores, ranks, comparisons, verdicts, assumptions')
     p.add_argument('--plot', metavar='FILE', help='write the scores as a forest plot too: .png, .pdf or .svg')
     p.add_argument('--metric', help="another score of the records, as nll; each task's own unless given")
@@ -384,17 +398,21 @@ def bp_fetch(
     p.add_argument('names', nargs='+',
                    help='tasks, suites (glue, superglue, mrqa, others, sources, generation) or backbones')
     p.add_argument('--data-dir', '--data_dir', default='data', help='folder for them; give it to bp_run')
+    p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
-    folder = Path(a.data_dir)
+    folder, said = Path(a.data_dir), []
+    def say(line): return said.append(line) if a.json else print(line, flush=True)
     with one_sentence(f'What is whole is kept in {folder}; the same command goes on from there.'):
         if folder.exists() and not folder.is_dir():
             raise ValueError(f'--data-dir: expected a folder, {folder} is a file')
         from bayes_prompt.tasks import SUITES
         for name in a.names:
             if name == 'smollm2':
-                print(_fetch_smollm2(), flush=True)
+                say(_fetch_smollm2())
                 continue
             backbone = '/' in name or name.startswith(('t5', 'mt5'))
-            tasks = [] if backbone else SUITES.get(name) or [choose(name, {**SUITES, **TASKS}, 'task or suite')]
-            for line in [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks):
-                print(line, flush=True)
+            known = {**SUITES, **TASKS}
+            tasks = [] if backbone else SUITES.get(name) or [choose(name, known, 'task or suite')]
+            each = [_fetch_backbone(name, folder)] if backbone else (_fetch_task(t, folder) for t in tasks)
+            for line in each: say(line)
+        if a.json: print(json.dumps(dict(line.split(': ', 1) for line in said), indent=1))

@@ -12,11 +12,11 @@ from importlib import import_module
 from pathlib import Path
 import bayes_prompt
 from .cli import Arguments, check_words, one_sentence
-from .config import SHORT, make_config, parse_changes
+from .config import SHORT, Config, make_config, parse_changes
 from .data import load_task
 from .files import OwnFile, any_chunks, check_there, planned_steps, read_file
 from .options import methods, unknown
-from .settings import BACKBONES, posterior_folder, posterior_names
+from .settings import BACKBONES, Compute, posterior_folder, posterior_names
 from .tasks import TASKS, Task, add_tasks, read_tasks
 
 # %% ../nbs/59a_commands.ipynb #2140d0f3
@@ -55,11 +55,8 @@ def _some(text): return tuple(t.strip() for t in text.split(',') if t.strip()) i
 _KEYS = [f'{key}=' for key in SHORT]
 _OPTIONS = 'text label kind words name posterior out log'.split() # of commands, which are no settings
 
-def _settings(words, strange):
+def _settings(words):
     "key=value words, checked"
-    if strange:
-        key = strange[0].lstrip('-').partition('=')[0].replace('-', '_')
-        raise ValueError(f'no option {strange[0]!r}: a setting is written without dashes, {key}=…')
     mine = [w for w in words if w.partition('=')[0] in _OPTIONS]
     if mine:
         raise ValueError(f'no setting {mine[0]!r}: it is an option of the command, '
@@ -69,9 +66,9 @@ def _settings(words, strange):
         if key in changes: raise ValueError(f'{key}: here a prompt is tuned on one file; bp_run has all else')
     return changes
 
-def _checked(a, strange):
+def _checked(a):
     "Settings, names and sources of a command"
-    changes = _settings(a.settings, strange)
+    changes = _settings(a.settings)
     changes.setdefault('compute.backbone', a.backbone)
     sources = _some(a.sources) or tuple(changes.pop('source.tasks', ()))
     for s in sources: TASKS[s]
@@ -104,8 +101,17 @@ def _example(data):
     return f'  reads: {source[:160]!r} -> {target!r}'
 
 # %% ../nbs/59a_commands.ipynb #f1f45265
+def _check_folder(folder, option):
+    "`ValueError` where a folder could not be made; nothing is made"
+    folder = Path(folder)
+    there = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path('/'))
+    if not there.is_dir(): raise ValueError(f'{option} {folder}: expected a folder, {there} is a file')
+    if not os.access(there, os.W_OK):
+        raise ValueError(f'{option} {folder}: {there} may not be written to, choose another folder')
+
 def _place(out, name):
     "The folder of the tuned prompt: one that holds none yet"
+    _check_folder(out or 'tuned', '--out')
     if out:
         if (Path(out)/'prompt.safetensors').exists():
             raise ValueError(f'{out} holds a prompt already: choose another --out, or remove it')
@@ -173,10 +179,11 @@ def bp_tune(
     words = sys.argv[1:] if argv is None else argv
     if not words: return p.print_help()
     a, strange = p.parse_known_intermixed_args(words)
-    with one_sentence('The same command goes on from the last saved step.'): _tune(a, strange)
+    p.refuse(strange)
+    with one_sentence('The same command goes on from the last saved step.'): _tune(a)
 
-def _tune(a, strange):
-    changes, sources = _checked(a, strange)
+def _tune(a):
+    changes, sources = _checked(a)
     if sources and a.posterior:
         raise ValueError('--sources and --posterior: expected one of them; a posterior has its sources')
     if a.posterior: posterior_folder(a.posterior)
@@ -191,18 +198,20 @@ def _tune(a, strange):
     say(f'  training: {steps} steps on {changes["compute.backbone"]}{after}')
     if a.dry_run:
         if a.json:
-            known = dict(name=data.name, said=getattr(data, 'said', []), folder=str(place))
+            known = dict(name=data.name, said=getattr(data, 'said', []), folder=str(place), steps=steps,
+                         backbone=changes['compute.backbone'], sources=sources)
             print(json.dumps(known, indent=1))
         return say(f'  nothing was trained; without --dry-run the prompt goes to {place}')
-    say('loading torch and the backbone …')
     _told(_tuned(a, data, place, changes, sources), place, a.json)
 
 # %% ../nbs/59a_commands.ipynb #8d44ac42
 def _tuned(a, data, place, changes, sources):
     "The tuning itself; its state goes when it is whole"
-    from bayes_prompt.own import source_posterior, tune_prompt
     state = place/'state'
-    state.mkdir(parents=True, exist_ok=True)
+    try: state.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise ValueError(f'--out {place}: {e.strerror}, choose another folder') from None
+    if not a.json: print('loading torch and the backbone …', flush=True)
+    from bayes_prompt.own import source_posterior, tune_prompt
     before = {k: v for k, v in changes.items() if k.startswith(('source', 'compute', 'data', 'length'))}
     steps = make_config({'method': 'pt'}, **before).source.steps if sources else 0
     job = _job(changes['target.steps'] + steps, a.log, place)
@@ -235,9 +244,10 @@ def bp_source(
           help='loggers, with commas between: csv, tensorboard, wandb, trackio')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a, strange = p.parse_known_intermixed_args(argv)
+    p.refuse(strange)
     with one_sentence('What was saved is kept; the same command goes on from there.'):
         if a.tasks: add_tasks(a.tasks)
-        changes, sources = _checked(a, strange)
+        changes, sources = _checked(a)
         where = posterior_folder(a.name, there=False)
         from bayes_prompt.own import source_posterior
         job = _job(make_config({'method': 'pt'}, **changes).source.steps, a.log, where)
@@ -356,18 +366,58 @@ def _told_task(a):
     shown = dict(template=f'{{{a.text}}}') if plain else dict(fields=_some(a.text))
     return Task('adapter', **shown, labels=labels, prefix='')
 
+def _told_by(run):
+    "What stands beside a prompt's matrix, read without torch; nothing where only loading it tells"
+    from safetensors import SafetensorError, safe_open
+    file = Path(run)/'prompt.safetensors'
+    try:
+        if not file.is_file(): return json.loads((Path(run)/'task.json').read_text(encoding='utf-8'))
+        with safe_open(file, 'numpy') as f: return json.loads(f.metadata()['about'])['about']
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError): return {}
+
+def _task_of(whole):
+    try: return Task(**whole['task'])
+    except (KeyError, TypeError, ValueError): return None
+
+def _check_run(run):
+    "`ValueError` for what can hold no prompt"
+    path, kept = Path(run), ('prompt.safetensors', 'prompt.json', 'adapter_config.json')
+    if any((path/f).is_file() for f in kept) or path.suffix == '.json' and path.is_file(): return
+    found = 'the folder has none' if path.is_dir() else 'it is a file' if path.exists() else 'there is no such file'
+    raise ValueError(f'no prompt {str(run)!r}, {found}: expected the folder that bp_tune or bp_export '
+                     'wrote, an adapter of PEFT, or the record of a run')
+
+def _check_out(out, file):
+    "`ValueError` where the answers could not be written, or would replace what is read"
+    out = Path(out)
+    if out.suffix.lower() not in _OUT:
+        raise ValueError(f'-o {out}: expected a name that ends in {", ".join(_OUT)}')
+    if not out.parent.is_dir(): raise ValueError(f'-o {out}: no folder {str(out.parent)!r}, make it first')
+    if out.is_dir(): raise ValueError(f'-o {out}: expected a file, this is a folder')
+    if out.exists() and Path(file).exists() and out.samefile(file):
+        raise ValueError(f'-o {out} is the file that is read: choose another name')
+
+def _check_foreign(a):
+    "`ValueError` where a prompt knows what the options would tell"
+    told = [f'--{o}' for o in ('text', 'labels', 'backbone') if getattr(a, o)]
+    foreign = (Path(a.run)/'adapter_config.json').is_file() and not (Path(a.run)/'task.json').is_file()
+    if told and not foreign:
+        raise ValueError(f'{told[0]} is for an adapter of PEFT: {a.run} says itself what it reads and '
+                         'answers')
+
 def _predict(a):
-    ending = Path(a.out).suffix.lower() if a.out else '.csv'
-    if ending not in _OUT: raise ValueError(f'-o {a.out}: expected a name that ends in {", ".join(_OUT)}')
-    if not Path(a.run).exists():
-        raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, an adapter of '
-                         'PEFT, or a record')
+    _check_run(a.run)
     check_there(a.file)
+    if a.out: _check_out(a.out, a.file)
+    _check_foreign(a)
+    Compute(device=a.device)
     task = _told_task(a)
+    known = task or _task_of(_told_by(a.run))
+    looked = _looked_through(a.file, known) if known else None
     from tqdm.auto import tqdm
     from bayes_prompt.own import load_tuned
     tuned = load_tuned(a.run, a.device, task, a.backbone or None)
-    n, columns, empty = _looked_through(a.file, tuned.task)
+    n, columns, empty = looked or _looked_through(a.file, tuned.task)
     said = _free('prediction', columns)
     chances = {w: _free(f'p_{w}', columns) for w in tuned.labels}
     more = list(chances.values()) if a.probabilities else []
@@ -444,8 +494,8 @@ def bp_export(
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
     with one_sentence():
-        if not Path(a.run).exists():
-            raise ValueError(f'no prompt {a.run!r}: expected the folder that bp_tune wrote, or a record')
+        _check_run(a.run)
+        _check_folder(a.peft, '--peft')
         if a.push and a.push.count('/') != 1: raise ValueError(f'--push: expected OWNER/NAME, got {a.push!r}')
         from bayes_prompt.own import load_tuned
         tuned = load_tuned(a.run)
@@ -462,7 +512,34 @@ def _kinds():
         tasks=lambda: [(n, t.about or f'{t.suite}, {t.hub}') for n, t in TASKS.items()],
         methods=lambda: [(n, f'{m.label}: {m.does}') for n, m in methods().items()],
         backbones=lambda: list(BACKBONES.items()),
+        keys=lambda: [(k, f'{says} [{v if v != "" else "…"}]') for k, v, says in Config.described()],
         posteriors=lambda: [(n, str(posterior_folder(n))) for n in posterior_names()])
+
+def _named(name):
+    "Methods, backbones and keys of that name, with a line each"
+    kinds, names = _kinds(), (name, SHORT.get(name))
+    return [row for kind in ('methods', 'backbones', 'keys') for row in kinds[kind]() if row[0] in names]
+
+def _tuned_in(folder):
+    "A row for each tuned prompt in a folder of them: its scores beside a constant's and no prompt's"
+    for file in sorted(Path(folder).glob('*/prompt.safetensors')):
+        whole = _told_by(file.parent)
+        if 'scores' not in whole: continue # bp_show of it says what is wrong
+        scores, metric = whole['scores'], whole['task'].get('metric', 'accuracy')
+        zero = whole['zero_shot'].get(metric)
+        yield [str(file.parent), metric, scores.get(metric), scores.get('constant'), zero]
+
+def _listed(what):
+    "Rows and header, where a name stands for many things or for a line"
+    path, names = Path(what), ['name', 'about']
+    if what in _kinds(): return _kinds()[what](), names
+    if path.is_dir(): return list(_tuned_in(path)), ['prompt', 'metric', 'score', 'constant', 'without']
+    if path.exists() or what in TASKS or what in posterior_names(): return [], []
+    return _named(what), names
+
+def _showable():
+    "All names that can be shown"
+    return list(dict.fromkeys([*_kinds(), *TASKS, *posterior_names(), *methods(), *BACKBONES, *SHORT]))
 
 def _thing(name):
     "The thing that a name stands for"
@@ -477,8 +554,7 @@ def _thing(name):
         return own().load_tuned(path)
     if path.suffix == '.toml' and path.is_file(): return read_tasks(path)[0]
     if path.exists(): return read_file(path)
-    known = [*_kinds(), *TASKS, *posterior_names()]
-    if name not in TASKS: raise unknown('task, posterior, folder or file', name, known)
+    if name not in TASKS: raise unknown('task, posterior, folder or file', name, _showable())
     return TASKS[name]
 
 # %% ../nbs/59a_commands.ipynb #474f1c6d
@@ -490,15 +566,18 @@ def bp_show(
   bp_show tuned/reviews
   bp_show results/spam-pt-s0-0123abcd.json
   bp_show movie
-  bp_show tasks           also methods, backbones, posteriors''')
-    p.add('what', suggest=[*_kinds(), *TASKS, *posterior_names()],
-          help='a folder, a record, a name; or tasks, methods, backbones, posteriors')
+  bp_show tuned           the scores of all prompts in a folder
+  bp_show tasks           also methods, backbones, posteriors, keys; or one of them: bp_show lr''')
+    p.add('what', suggest=_showable(),
+          help='a folder, a record, a file, a name; or tasks, methods, backbones, posteriors, keys')
     p.add_argument('--json', action='store_true', help='print JSON and nothing else')
     a = p.parse_args(argv)
     with one_sentence():
-        if a.what in _kinds():
-            rows = _kinds()[a.what]()
-            return print(json.dumps(dict(rows), indent=1)) if a.json else print_table(rows, ['name', ''], a.what)
+        rows, header = _listed(a.what)
+        known = dict(rows) if len(header) == 2 else [dict(zip(header, row)) for row in rows]
+        if rows and a.json: return print(json.dumps(known, indent=1))
+        said = [['' if x is None else f'{x:.3f}' if isinstance(x, float) else x for x in row] for row in rows]
+        if rows: return print_table(said, header)
         thing = _thing(a.what)
         try: facts = thing.facts()
         except (KeyError, TypeError) as e:

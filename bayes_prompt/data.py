@@ -7,13 +7,14 @@ __all__ = ['KINDS', 'SPLITS', 'separator_of', 'read_rows', 'row_chunks', 'publis
            'TaskStream', 'load_source', 'few_shot', 'batch_indices', 'task_indices']
 
 # %% ../nbs/11_data.ipynb #c004
-import csv, gzip, importlib, json, re, sys, zlib
+import csv, gzip, importlib, json, re, sys, tempfile, zlib
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, count, islice
 from numbers import Integral
 from pathlib import Path
 import numpy as np
@@ -212,8 +213,10 @@ SPLITS = ('train', 'validation', 'test')
 def _permuted(n, *cuts):
     "The indices below n, permuted as published and cut"
     import torch
-    perm = torch.randperm(n, generator=torch.Generator().manual_seed(42)).tolist()
+    perm = torch.randperm(n, generator=torch.Generator().manual_seed(42)).numpy()
     return [perm[a:b] for a, b in zip((0, *cuts), (*cuts, n))]
+
+def _taken(rows, at): return rows[at] if isinstance(rows, np.ndarray) else [rows[i] for i in at.tolist()]
 
 # %% ../nbs/11_data.ipynb #433e0011
 def published_split(
@@ -226,8 +229,8 @@ def published_split(
     cut = parts[rule == 'small']
     half = len(cut)//2
     first, rest = _permuted(len(cut), half if rule == 'small' else min(hold_out, half))
-    a, b = [cut[i] for i in first], [cut[i] for i in rest]
-    if rule == 'small': return [parts[0], a, b], dict(validation=first, test=rest)
+    a, b, first = _taken(cut, first), _taken(cut, rest), first.tolist()
+    if rule == 'small': return [parts[0], a, b], dict(validation=first, test=rest.tolist())
     return [b, a, parts[1]], dict(validation=first)
 
 # %% ../nbs/11_data.ipynb #70ca4e70
@@ -237,7 +240,7 @@ def _own_split(file, rows, splits=None):
     "Parts by the names in the column `split`; and which rows went where, if it was us who chose"
     if splits is None:
         at = dict(zip(SPLITS, _permuted(len(rows), len(rows)*6//10, len(rows)*8//10)))
-        return [[rows[i] for i in at[s]] for s in SPLITS], at
+        return [_taken(rows, at[s]) for s in SPLITS], at
     parts = {s: [] for s in SPLITS}
     for i, (row, name) in enumerate(zip(rows, splits), 1):
         word = str(name).strip().lower()
@@ -250,7 +253,7 @@ def _own_split(file, rows, splits=None):
 def _held_out(parts):
     "Train, validation and test; validation is taken from train where there is none"
     train, validation, test = parts
-    if validation or not (train and test): return parts, {}
+    if len(validation) or not (len(train) and len(test)): return parts, {}
     return published_split('large', [train, test], max(1, min(1000, len(train)//5)))
 
 # %% ../nbs/11_data.ipynb #2a2804cd
@@ -368,7 +371,9 @@ class TaskData(Shown):
 
     def targets(self, part)->set:
         "The different targets of a part"
-        return {target for _, target in getattr(self, part)}
+        return set(_targets(getattr(self, part)))
+
+def _targets(pairs): return pairs.each('target') if isinstance(pairs, OnDisk) else (target for _, target in pairs)
 
 # %% ../nbs/11_data.ipynb #19ec4b8c
 @dataclass(slots=True)
@@ -477,7 +482,7 @@ def _labelled(task, files, parts):
 
 def _filled(task, files, parts):
     for split, rows in zip(SPLITS, parts):
-        if rows: continue
+        if len(rows): continue
         have, where = [len(p) for p in parts], ', '.join(f.name for f in files)
         raise ValueError(f'{task.name}: the split {split!r} has no rows, there are {have} in {where}: '
                          'expected at least five rows, or some of each split')
@@ -507,6 +512,7 @@ def load_task(
     folder, source = _folder(task, data_dir)
     groups = _files(task, Path(folder))
     files = [f for group in groups for f in group]
+    if _is_large(task, files): return _on_disk(TaskStream(task, groups, source, style, add_prefix))
     parts, at = _cut(task, files, *_read(task, groups, style, add_prefix))
     train, *held = _labelled(task, files, parts)
     learnt = {t.pair[0] for t in train}
@@ -517,10 +523,12 @@ def load_task(
     return TaskData(
         task, style, [pair for t in train for pair in t.pairs], *(pairs for pairs, _ in scored.values()),
         source=source, answers={s: golds for s, (_, golds) in scored.items()}, groups=group,
-        sizes=dict(Counter(g for gs in group.values() for g in gs)), indices=at, files=files)
+        sizes=dict(Counter(g for gs in group.values() for g in gs)), indices={s: list(map(int, rows)) for s, rows in at.items()}, files=files)
 
 # %% ../nbs/11_data.ipynb #c023
-_LARGE = 2**22 # bytes of files: of larger ones, a source keeps its token ids alone
+_LARGE = 2**22 # bytes of files
+
+def _is_large(task, files): return not task.hub and sum(f.stat().st_size for f in files) >= _LARGE
 
 def _by_pieces(task, file):
     "The rows of a file as `_read` sees them, some at a time, and the number of the first"
@@ -547,19 +555,25 @@ def _surveyed(task, files):
 def _note_label(task, x, labels):
     key = type(x), x if x.__hash__ else None # of lists, one tells enough
     if key not in labels and (not x.__hash__ or not task.unlabelled(x)): labels[key] = x
+def _shared(asked, learnt):
+    "How many hashes are among others, which are put into order; without a copy of them"
+    asked, learnt = np.frombuffer(asked, np.int64), np.frombuffer(learnt, np.int64)
+    learnt.sort()
+    return (learnt.searchsorted(asked, 'right') > learnt.searchsorted(asked)).sum()
 
 # %% ../nbs/11_data.ipynb #4dd2f036
 class TaskStream:
     "A task whose training pairs are read from its files each time that one goes through them"
     def __init__(self, task, groups, source, style, add_prefix):
-        self.task, self.source, self.how = task, source, (style, add_prefix)
+        self.task, self.source, self.style, self.how = task, source, style, (style, add_prefix)
         self.files = files = [f for group in groups for f in group]
         self.choices = task.choices(style)
         self.classes = self.choices if task.labels else ()
         self.counts, self.indexed, splits = _surveyed(task, files)
         ends = dict(zip(files, np.cumsum(self.counts).tolist()))
         counts = dict(zip(files, self.counts))
-        parts = [range(ends[g[0]] - counts[g[0]], ends[g[0]]) if g else range(0) for g in groups]
+        numbers = np.arange(sum(self.counts), dtype=np.int32)
+        parts = [numbers[ends[g[0]] - counts[g[0]]:ends[g[0]]] if g else numbers[:0] for g in groups]
         parts, self.indices = _cut(task, files, parts, splits)
         _filled(task, files, parts)
         self.parts = {s: np.array(rows, np.int32) for s, rows in zip(SPLITS, parts)}
@@ -579,31 +593,37 @@ class TaskStream:
                 yield from texts
             _check_copies(self.task, file, copied, answers)
 
-    def __iter__(self): # (source, target) pairs in the order of the files; what is wrong is said on the way
+    def labelled(self): # (split, number, row as text) in the order of the files
+        "The rows that a part has; what is wrong is said on the way"
         part = np.zeros(sum(self.counts), np.int8)
         for k, rows in enumerate(self.parts.values(), 1): part[rows] = k
-        self.rows, self._seen, learnt, asked = array('i'), dict(train=set(), test=set()), array('q'), array('q')
+        self._seen, learnt, asked = dict(train=set(), test=set()), array('q'), array('q')
         for i, text in enumerate(self._texts()):
             if not part[i]: continue
             split = SPLITS[part[i] - 1]
             _check_label(text, split)
+            yield split, i, text
             if split == 'validation': continue
             (learnt if split == 'train' else asked).append(hash(text.pair[0]))
             if self.classes: self._seen[split] |= {t for _, t in text.pairs} if split == 'train' else {text.pair[1]}
-            if split == 'test': continue
+        _say_shared(self.task.name, _shared(asked, learnt), len(asked))
+
+    def __iter__(self): # (source, target) pairs for training
+        self.rows = array('i')
+        for split, i, text in self.labelled():
+            if split != 'train': continue
             self.rows.extend([i]*len(text.pairs))
             yield from text.pairs
-        _say_shared(self.task.name, np.isin(asked, learnt).sum(), len(asked))
 
     def targets(self, part)->set:
         "The different targets of a part, where they are classes; after one went through all"
         return self._seen[part]
 
-    def order(self)->np.ndarray:
-        "Where the pairs, as they came, stand in the training part"
+    def order(self, part='train', rows=None)->np.ndarray:
+        "Where the pairs of a part, as they came, stand in it; `rows`: their numbers, if not those of the last time"
         place = np.zeros(sum(self.counts), np.int32)
-        place[self.parts['train']] = np.arange(len(self.parts['train']))
-        return np.argsort(place[np.frombuffer(self.rows, np.int32)], kind='stable')
+        place[self.parts[part]] = np.arange(len(self.parts[part]))
+        return np.argsort(place[np.frombuffer(self.rows if rows is None else rows, np.int32)], kind='stable')
 
 # %% ../nbs/11_data.ipynb #4e9b9a77
 def load_source(
@@ -613,11 +633,58 @@ def load_source(
     add_prefix:bool=True,
 ): # `TaskData`; of a large file of yours a `TaskStream`
     "Load a task of which only the training part is wanted"
-    task, sizes = TASKS[name], [f.stat().st_size for f in task_files(name, data_dir)]
-    if task.hub or sum(sizes) < _LARGE: return load_task(name, style, data_dir, add_prefix)
+    task, files = TASKS[name], task_files(name, data_dir)
+    if not _is_large(task, files): return load_task(name, style, data_dir, add_prefix)
     if style not in STYLES: raise unknown('style', style, STYLES)
     folder, source = _folder(task, data_dir)
     return TaskStream(task, _files(task, Path(folder)), source, style, add_prefix)
+
+# %% ../nbs/11_data.ipynb #2ca60478
+class OnDisk(Sequence):
+    "Rows of an Arrow table, in an order, as tuples of some columns; of one column, as its values"
+    def __init__(self, table, rows, *columns): self.table, self.rows, self.columns = table.select(columns), rows, columns
+    def __len__(self): return len(self.rows)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice): return list(OnDisk(self.table, self.rows[i], *self.columns))
+        row = int(self.rows[i]) # or raises
+        values = *(self.table[c][row].as_py() for c in self.columns),
+        return values if len(values) > 1 else values[0]
+
+    def __iter__(self): return zip(*map(self.each, self.columns)) if len(self.columns) > 1 else self.each(*self.columns)
+
+    def each(self, column):
+        "The values of a column, one by one; Arrow's `take` would go through all of it"
+        values = self.table[column]
+        return (values[row].as_py() for row in map(int, self.rows))
+
+def _written(folder, batches, names):
+    "Columns, some rows at a time, as a mapped table"
+    import pyarrow as pa
+    kinds = dict(source=pa.string(), target=pa.string(), golds=pa.list_(pa.string()))
+    schema, file = pa.schema([(n, kinds[n]) for n in names]), str(Path(folder)/'rows.arrow')
+    with pa.OSFile(file, 'wb') as f, pa.ipc.new_file(f, schema) as to:
+        for rows in batches: to.write_batch(pa.record_batch(dict(zip(names, map(list, zip(*rows)))), schema))
+    return pa.ipc.open_file(pa.memory_map(file)).read_all()
+
+def _on_disk(stream):
+    "`TaskData` of which only the order of the rows is in memory"
+    rows, at, numbers = {s: array('i') for s in SPLITS}, {s: array('i') for s in SPLITS}, count()
+    def each():
+        for split, i, text in stream.labelled():
+            learnt = split == 'train'
+            for source, target in text.pairs if learnt else [text.pair]:
+                rows[split].append(i)
+                at[split].append(next(numbers))
+                yield source, target, [] if learnt else text.golds
+    kept = each()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder: # where a mapped file cannot be removed, it stays
+        table = _written(folder, iter(lambda: list(islice(kept, 10_000)), []), ('source', 'target', 'golds'))
+    order = {s: np.frombuffer(at[s], np.int32)[stream.order(s, rows[s])] for s in SPLITS}
+    pairs = [OnDisk(table, order[s], 'source', 'target') for s in SPLITS]
+    answers = {s: OnDisk(table, order[s], 'golds') for s in SPLITS[1:]}
+    return TaskData(stream.task, stream.style, *pairs, source=stream.source, answers=answers, groups={}, sizes={},
+                    indices=stream.indices, files=stream.files)
 
 # %% ../nbs/11_data.ipynb #1b01a325
 def few_shot(
@@ -631,12 +698,12 @@ def few_shot(
         raise ValueError(f'expected a whole number of at least 1 as k, got {k!r}')
     if not pairs: raise ValueError('expected examples to draw from, got none')
     whole = classes is not None and not len(classes)
-    there = {y for _, y in pairs}
+    there = set(_targets(pairs))
     lacks = [c for c in classes or () if c not in there]
     if lacks: raise ValueError(f'expected {k} examples of {lacks[0]!r}, the training part has none: '
                                'take the label out of the task, or ask for no k')
     rng, by = np.random.default_rng([seed, 16]), {}
-    for i, (_, y) in enumerate(pairs): by.setdefault('all' if whole else y, []).append(i)
+    for i, y in enumerate(_targets(pairs)): by.setdefault('all' if whole else y, array('q')).append(i)
     fewest = min(map(len, by.values()))
     for y, idx in by.items():
         if len(idx) >= k: continue

@@ -101,6 +101,7 @@ def _missing(path):
     there = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, there, 1)
     hint = f'; the nearest there is {near[0]!r}' if near else ''
+    if str(path) in TASKS: hint = f'; it is a task of the package, which bp_run tunes: bp_run target={path}'
     return ValueError(f'no file {str(path)!r}{hint}')
 
 # %% ../nbs/15_files.ipynb #614ce447
@@ -109,7 +110,7 @@ def read_any(
 )->list: # Of dicts, column -> cell; those of several parts have a column `split`
     "The rows of a table in any of the usual formats"
     path, name = Path(path), str(path)
-    check_there(path)
+    check_there(name)
     return _folder(path) if path.is_dir() else _file(path) if path.is_file() else _hub(name)
 
 # %% ../nbs/15_files.ipynb #f06661e4
@@ -119,6 +120,7 @@ def check_there(
     "`ValueError` with the nearest name for a file that is not there; what may be an id of the Hub passes"
     path, name = Path(path), str(path)
     if path.exists(): return
+    if '://' in name: raise ValueError(f'{name}: expected a file, got an address: download it first')
     is_id = re.fullmatch(r'[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+)?', name)
     if not is_id or path.suffix.lower() in (*FILE_KINDS, '.gz') or path.parent.is_dir(): raise _missing(path)
 
@@ -255,7 +257,8 @@ def _infer(column, answers):
     if n >= 4*u and max(map(len, counts)) <= 200 or n >= 2*u and short: return 'labels'
     if u > 2*n/3: return 'text'
     raise ValueError(f'the column {column!r} has {u} different answers in {n} rows: labels, or free text? '
-                     'Say kind=labels or kind=text')
+                     "Say kind='labels' or kind='text' in Python, --kind labels or --kind text on the "
+                     'command line')
 
 # %% ../nbs/15_files.ipynb #102eddec
 def _round_step(width):
@@ -305,7 +308,8 @@ def _cut(parts, strata, seed):
     if {*have} == {'train', 'validation'}:
         cut(at['validation'], ('validation', 'test'), (.5, .5))
         return f'half of its validation part is taken as test (seed {seed})'
-    raise ValueError(f'expected a part called train, got {", ".join(sorted(map(str, have)))}')
+    named = ', '.join(sorted(map(str, have)))
+    raise ValueError(f'the column split names {named}: expected a part called train among them')
 
 # %% ../nbs/15_files.ipynb #737821d3
 @dataclass
@@ -389,8 +393,8 @@ def _numbered(made, column, answers, words):
     numbers = [_number(a) for a in answers]
     if None in numbers:
         i = numbers.index(None)
-        raise ValueError(f'the column {column!r}: expected numbers, got {answers[i]!r}: mend it, or say '
-                         'kind=labels or kind=text')
+        raise ValueError(f'the column {column!r}: expected numbers, got {answers[i]!r}: mend it, or '
+                         'read it as another kind, labels or text')
     lo, hi, step = grid = _grid(numbers)
     commas = ', decimal commas read as points'*any(',' in a for a in answers)
     said = (f'answers: numbers from {min(numbers):g} to {max(numbers):g}, '
@@ -406,15 +410,21 @@ def _free(made, column, answers, words):
 _READINGS = dict(labels=_labelled, numbers=_numbered, text=_free)
 
 # %% ../nbs/15_files.ipynb #b37a0fa6
+def _rows(n): return f'{n} row' + 's'*(n != 1)
+
 def _list(numbers): return ', '.join(map(str, numbers[:8])) + ', …'*(len(numbers) > 8)
 
 def _whole(rows, texts, label):
     "Rows that have a text and an answer, and what is said of the others"
     blank = {c: [i for i, row in enumerate(rows, 1) if _empty(row.get(c))] for c in (*texts, label)}
-    said = [f'{len(at)} rows without {c!r} are left out: {_list(at)}' for c, at in blank.items() if at]
+    said = [f'{_rows(len(at))} without {c!r}, left out: {_list(at)}' for c, at in blank.items() if at]
     gone = {i for at in blank.values() for i in at}
     kept = [row for i, row in enumerate(rows, 1) if i not in gone]
-    if len(kept) >= 10: return kept, said
+    different = len({tuple(str(row[c]) for c in texts) for row in kept})
+    if different >= 10: return kept, said
+    if len(kept) >= 10:
+        raise ValueError(f'expected at least ten different texts, got {different} in {len(kept)} rows: '
+                         f'is {", ".join(map(repr, texts))} the column of the text?')
     raise ValueError(f'expected at least ten rows with a text and an answer, got {len(kept)} of {len(rows)}'
                      + (f' ({"; ".join(said)})' if said else ''))
 
@@ -423,6 +433,14 @@ def _check_texts(rows, columns):
         odd = next((row[c] for row in rows if not isinstance(row[c], (str, int, float))), None)
         if odd is None: continue
         raise ValueError(f'the column {c!r}: expected texts, got {str(odd)[:60]!r}: join it to a text first')
+
+def _too_long(rows, columns, task):
+    "What is said of texts that are not read to their end: a word is at least a token"
+    words = [sum(len(str(row[c]).split()) for c in columns) for row in rows]
+    n = sum(w > task.max_src for w in words)
+    if not n: return []
+    return [f'{_rows(n)} with more than {task.max_src} words, up to {max(words)}, of which the first '
+            f'{task.max_src} tokens are read: max_src=… reads more, and takes longer']
 
 def _doubled(rows, texts, label):
     "Texts that come twice, with the same answer or with another"
@@ -536,7 +554,8 @@ def _understood(path, rows, columns, text, label, kind, words, name, seed, max_s
     sizes = ', '.join(f'{n} {part}' for part, n in found.sizes.items())
     columns_said = f'text: {", ".join(map(repr, texts))}; answer: {label!r}' + _between(path)
     twice = _doubled(whole, texts, label)
-    found.said = [columns_said, *said, f'parts: {sizes}; {how}', *left_out, *odd, *twice]
+    long = _too_long(whole, texts, task)
+    found.said = [columns_said, *said, f'parts: {sizes}; {how}', *long, *left_out, *odd, *twice]
     return found
 
 def _between(path):

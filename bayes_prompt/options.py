@@ -20,7 +20,8 @@ _SYNONYMS = dict(
     learning_rate='lr', num_particles='particles', n_particles='particles', m='particles',
     model='backbone', model_name_or_path='backbone', batch_size='batch', epochs='steps', num_steps='steps',
     max_length='max_src', max_source_length='max_src', num_virtual_tokens='length', prompt_length='length',
-    dataset='task', precision='dtype', shots='k', bpt='bmtpt', prompt_tuning='pt', vanilla_transfer='vanilla',
+    dataset='task', precision='dtype', shots='k', gpu='cuda', train='tune', fit='tune', test='predict',
+    answer='predict', classify='predict', info='show', list='show', download='fetch', bpt='bmtpt', prompt_tuning='pt', vanilla_transfer='vanilla',
     fine_tuning='finetune', finetuning='finetune', full='finetune')
 
 def _folded(word):

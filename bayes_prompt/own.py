@@ -26,13 +26,14 @@ from .interchange import from_peft, load_prompt, save_prompt, to_peft
 from .machine import environment
 from .options import unknown
 from .packed import pack
-from .prompt import chat_cue, encode, init_prompts
+from .prompt import chat_cue, encode, examples_of, init_prompts
 from .protocol import Context, data_fingerprint, weights_fingerprint, weights_of
 from .settings import posterior_folder
 from .shown import Shown
 from .source import SourcePosterior, learn_posterior
 from .store import alone, fingerprint, read_json, write, write_json
 from .tasks import TASKS, Task, add_tasks
+from .tokens import tokens_of
 
 # %% ../nbs/59_own.ipynb #da3ffc8d
 @dataclass
@@ -80,13 +81,16 @@ class Tuned(Shown):
         low, high = s['interval']
         constant = '' if s.get('constant') is None else f'; a constant answer {s["constant"]:.3f}'
         zero = f'; without a prompt {self.zero_shot[m]:.3f}' if self.zero_shot else ''
-        return f'{m} {s[m]:.3f} (95 % interval {low:.3f} to {high:.3f}, {s["n"]} test rows){constant}{zero}'
+        rows = self.about.get('parts', {}).get('test', s['n'])
+        n = f'{s["n"]} test rows' if rows <= s['n'] else f'{s["n"]} of {rows} test rows'
+        return f'{m} {s[m]:.3f} (95 % interval {low:.3f} to {high:.3f}, {n}){constant}{zero}'
 
     def facts(self):
         made = {k: v for k, v in self.about.items() if k in ('parts', 'settings', 'sources', 'cut')}
         rows, width = self.prompt.shape
         return dict(task=self.task.name, score=self.verdict, but=self.cautions,
-                    answers=self.labels[:12] or 'free text', backbone=self.backbone.name, prompt=f'{rows} rows of {width}') | made
+                    answers=self.labels[:12] or 'free text', backbone=self.backbone.name,
+                    prompt=f'{rows} rows of {width}') | made
 
     def __repr__(self): return f'Tuned({self.task.name!r}, {self.verdict})'
 
@@ -176,7 +180,7 @@ def _learn_sources(config, folder, key, listen):
     def examples(name):
         data = load_task(name, config.data.style, config.data.folder or None, config.data.prefix)
         most = config.data.max_src or data.task.max_src
-        return encode(backbone, data.train, most, config.length, name, data.task.cue)
+        return tokens_of(examples_of(backbone, data.train, most, config.length, name, data.task.cue))
     start = init_prompts(backbone, o.particles, config.length, o.seed)
     heard = [Checkpoint(folder/'state'/'state.safetensors'), Divergence('sources'), *listen('sources')]
     posterior = learn_posterior(backbone, {s: examples(s) for s in o.tasks}, start, o, heard)
@@ -207,7 +211,13 @@ def source_posterior(
                      f'choose another name, or remove {folder}')
 
 # %% ../nbs/59_own.ipynb #caa8503d
-_USUAL = {'method': 'pt', 'target.k': 0, 'target.judge_rows': 300, 'data.limit': 2000}
+_USUAL = {'method': 'pt', 'target.k': 0}
+_JUDGED, _SCORED = 2000, 20_000 # answers that a validation score, and the test, may rank or write tokens of
+
+def _rows_scored(task):
+    "How many validation and test rows: ten labels and fewer cost little beside the text itself"
+    each = max(10, len(task.labels or task.choices()) or task.max_tgt)
+    return {'target.judge_rows': max(60, _JUDGED//each), 'data.limit': max(200, _SCORED//each)}
 
 def _rate(backbone):
     rate = .3*min(1., backbone.embedding_size)
@@ -233,7 +243,7 @@ def _settings(task, settings, n):
     if odd: raise ValueError(f'{odd[0]}: a prompt is tuned on one task, bp_run has all else')
     config = make_config({**_USUAL, 'target.task': task.name}, **settings)
     steps = config.target.steps if 'target.steps' in given else planned_steps(n, config.target.batch)
-    found = {'target.steps': steps, 'target.judge_every': max(1, steps//10)}
+    found = {'target.steps': steps, 'target.judge_every': -(-steps//5)} | _rows_scored(task)
     return config.changed({k: v for k, v in found.items() if k not in given}), 'target.lr' in given
 
 class _Tuning(Context):
@@ -244,7 +254,7 @@ class _Tuning(Context):
         self.judged = []
 
     def plan(self):
-        "Tell the job how many rows will be scored: test twice; validation at the start, on the way, without a prompt"
+        "Tell the job how many rows will be scored: test twice; validation before, on the way, and without a prompt"
         t, data = self.config.target, self.data[self.name]
         times = 2 + -(-t.steps//t.judge_every) if t.judge_every else 0
         most = self.config.data.limit or len(data.test)

@@ -12,7 +12,7 @@ from itertools import islice
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .backbone import Backbone
-from .data import TaskStream
+from .data import OnDisk, TaskStream
 
 # %% ../nbs/21_prompt.ipynb #9b1be16d
 _MOST = 2048 # rows of a prompt where positions are relative: attention grows with its square
@@ -222,12 +222,13 @@ def _beside(backbone, cue, length, labels):
     return length + (sum(map(len, _frame(backbone, cue))) + max(16, longest) if longest else 0)
 
 def examples_of(backbone, pairs, max_src, length=0, task='', cue=None):
-    "The examples of text pairs, one by one; of a `TaskStream`, never all are there"
+    "The examples of text pairs, one by one; of those on disk, never all are there"
     causal = backbone.family == 'causal'
     cue = (backbone.cue if cue is None else cue) if causal else None
     def ids_of(some): return label_ids(backbone, [t for _, t in some], cue=cue)
-    if not isinstance(pairs, TaskStream): pairs = _texts(pairs)
-    labels = None if isinstance(pairs, TaskStream) else ids_of(pairs)
+    on_disk = isinstance(pairs, (TaskStream, OnDisk))
+    if not on_disk: pairs = _texts(pairs)
+    labels = None if on_disk else ids_of(pairs)
     beside = _beside(backbone, cue, length, map(ids_of, _pieces(pairs)) if labels is None else [labels])
     room, read = _room(backbone, max_src, beside), _asked if causal else _read_texts
     for k, some in enumerate(_pieces(pairs)):

@@ -140,6 +140,13 @@ def _check_classes(data):
         raise ValueError(f'{data.task.name}: expected rows of two or more labels in the {part} part, '
                          f'got only {found.pop()!r}: look at its file')
 
+_MANY = 10_000 # rows: a record is not to grow with a file
+
+def _told(rows):
+    "Numbers of rows as a record has them; of very many, what they are told by"
+    if len(rows) <= _MANY: return list(map(int, rows))
+    return dict(rows=len(rows), fingerprint=fingerprint(torch.as_tensor(rows, dtype=torch.int64)))
+
 _LONGEST = 4096 # tokens of a target: its loss needs a row of the vocabulary for each
 
 def _check_targets(name, lengths, target_of):
@@ -202,7 +209,7 @@ class Context:
         "The same data; the record says where they are from"
         _check_classes(loaded)
         self.data_from[task] = loaded.source
-        if loaded.indices: self.splits[task] = loaded.indices
+        if loaded.indices: self.splits[task] = {part: _told(rows) for part, rows in loaded.indices.items()}
         return loaded
 
     def encode(self,
@@ -236,13 +243,17 @@ class Context:
 
     def _draw(self, data):
         k = self.config.target.k
-        if not k: return list(range(len(data.train)))
+        if not k: return range(len(data.train))
         try: return few_shot(data.train, k, self.config.seed, data.classes)
         except ValueError as e: raise ValueError(f'{data.task.name}: {e}') from None
 
     def _few(self, name):
         data = self.data[name]
-        return self.encode([data.train[i] for i in self.indices[name]], data.task)
+        if self.config.target.k: return self.encode([data.train[i] for i in self.indices[name]], data.task)
+        if isinstance(data.train, list): return self.encode(data.train, data.task)
+        tokens = tokens_of(examples_of(self.backbone, data.train, *self._how(data.task)))
+        self._check_encoded(data.task, tokens)
+        return tokens
 
     def _try_metric(self, data):
         "A metric or choices that do not fit are refused now, not after the training"

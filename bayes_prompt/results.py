@@ -7,8 +7,9 @@ __all__ = ['label_of', 'frame', 'load', 'predictions', 'arms', 'table', 'differe
            'forest']
 
 # %% ../nbs/55_results.ipynb #23962b8a
-import gc, json, os
+import gc, json, orjson, os
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import groupby, islice
 from numbers import Real
 from pathlib import Path
@@ -58,22 +59,38 @@ def _row(record, target, config, metric=None):
     return row | dict(ratio=ratio, predicted_ratio=record['predicted_ratio'])
 
 # %% ../nbs/55_results.ipynb #63d56e3a
+@lru_cache(1000)
+def _columns(group, text): return flat({group: orjson.loads(text)})
+
+def _flat(config):
+    "The same as `flat`, but a group of settings that many records share is read once"
+    row = flat({k: v for k, v in config.items() if type(v) is not dict})
+    for k, v in config.items():
+        if type(v) is dict: row |= _columns(k, orjson.dumps(v))
+    return row
+
 def _rows(record, metric=None):
     "A row for each of a record's targets"
-    config = flat(record['config'])
+    config = _flat(record['config'])
     return [_row(record, t, config, metric) for t in record.get('all_scores', [config['target']])]
-
 
 def _once(value, known):
     if type(value) is str: return known.setdefault(value, value)
     if type(value) is list and value and all(type(x) is str for x in value): return known.setdefault(tuple(value), value)
     return value
 
-def _shared(values, known):
-    "The same, but equal texts are one object, and so are equal lists of them"
+def _part(values, known):
+    "Part of a column: numbers as an array; of equal texts, and of equal lists of them, one"
     kinds = set(map(type, values))
-    if kinds == {str}: return map(known.setdefault, values, values)
+    if kinds in ({bool}, {int}, {float}): return np.array(values)
+    if kinds == {str}: return [*map(known.setdefault, values, values)]
     return values if kinds.isdisjoint((str, list)) else [_once(v, known) for v in values]
+
+def _joined(parts):
+    "A whole column: an array if all parts are of one kind, else a list in which pandas finds what they have in common"
+    arrays = [p for p in parts if isinstance(p, np.ndarray)]
+    if len(arrays) == len(parts) and len({p.dtype for p in parts}) == 1: return np.concatenate(parts)
+    return [x for p in parts for x in (p.tolist() if isinstance(p, np.ndarray) else p)]
 
 def _alike(rows):
     "Names of columns, and up to a hundred rows that have them"
@@ -85,15 +102,16 @@ def _table(rows):
     columns, shapes, places, known = {}, [], [], {}
     order = {name: i for i, name in enumerate(methods())}
     for shape, some in _alike(rows):
+        columns |= {k: [[np.nan]*len(shapes)] for k in shape if k not in columns}
         lacking, cells = [np.nan]*len(some), dict(zip(shape, zip(*(row.values() for row in some))))
-        columns |= {k: [np.nan]*len(shapes) for k in shape if k not in columns}
-        for key, column in columns.items(): column += _shared(cells.get(key, lacking), known)
+        for key, parts in columns.items(): parts.append(_part(cells.get(key, lacking), known))
         places += [(row['target'], order.get(row['method'], len(order)), row['seed']) for row in some]
         shapes += [shape]*len(some)
     targets = {t: i for i, t in enumerate(dict.fromkeys(t for t, *_ in places))}
     sequence = sorted(range(len(places)), key=lambda i: (targets[places[i][0]], *places[i][1:]))
     names = dict.fromkeys(k for shape in dict.fromkeys(shapes[i] for i in sequence) for k in shape)
-    return pd.DataFrame({k: [columns[k][i] for i in sequence] for k in names})
+    df = pd.DataFrame({k: _joined(columns.pop(k)) for k in names})
+    return df.iloc[sequence].reset_index(drop=True)
 
 # %% ../nbs/55_results.ipynb #c9e3504c
 def frame(

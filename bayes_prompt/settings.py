@@ -10,7 +10,7 @@ __all__ = ['BACKBONES', 'SVGD', 'Source', 'Target', 'Data', 'Compute', 'check_ba
 from dataclasses import dataclass
 import os, re
 from pathlib import Path
-from .options import Options, nearest, option
+from .options import Options, nearest, option, unknown
 
 # %% ../nbs/01_settings.ipynb #86c8b298
 @dataclass(frozen=True)
@@ -120,6 +120,10 @@ class Compute(Options):
                        choices=('float32', 'bfloat16'))
     engine:str = option('auto', '"packed" rows for T5, the "plain" path, or what is faster', choices='packed:ENGINES')
 
+    def check(self):
+        devices = 'cpu', 'cuda', 'mps', 'xpu' # also with a number, as cuda:1
+        if self.device.partition(':')[0] not in devices: raise unknown('compute.device', self.device, devices)
+
 # %% ../nbs/01_settings.ipynb #0669786f
 BACKBONES = { # name -> one line
     'mini': 'a small trained model inside the package: works offline, learns simple tasks',
@@ -140,8 +144,12 @@ def check_backbone(
     name:str, # As for `load_backbone`
 ):
     "`ValueError` with the nearest name, where a name can be no backbone: neither known, nor a folder, nor an id"
-    known = name in BACKBONES or name.strip() and (Path(name).exists() or '/' in name)
-    if known: return
+    if name in BACKBONES: return
+    if Path(name).is_file(): raise ValueError(f'backbone {name!r} is a file: name the folder it lies in')
+    if Path(name).is_dir() and name.strip() and not (Path(name)/'config.json').is_file():
+        raise ValueError(f'the folder {name!r} is not a whole backbone: expected config.json and weights, as '
+                         'save_pretrained writes them')
+    if name.strip() and (Path(name).is_dir() or '/' in name): return
     near = nearest(name, BACKBONES)
     hint = f'; the nearest known name is {near!r}' if near else ''
     raise ValueError(f'no backbone {name!r}: expected "mini", "tiny-t5", a local folder or a Hugging '

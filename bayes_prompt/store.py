@@ -11,7 +11,6 @@ import hashlib, json, orjson, os, re, sys, uuid, zlib
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from itertools import chain
 from io import BytesIO
 from pathlib import Path
 from stat import S_IFREG, S_ISDIR, S_ISREG
@@ -74,27 +73,16 @@ def _bytes(path, what, most=-1):
     except (OSError, ValueError) as e: # a name with a zero byte too
         raise ValueError(f'the {what} {str(path)!r} cannot be read: {getattr(e, "strerror", None) or e}') from None
 
-_NESTS = {dict, list}
-
-def _flat_dicts(x):
-    return {dict}.issuperset(map(type, x)) and _NESTS.isdisjoint(map(type, chain.from_iterable(map(dict.values, x))))
-
 def _shallow(obj):
-    "How many keys there are, if it is not nested without end: what comes later goes through it by recursion"
-    level, keys = [obj] if type(obj) in _NESTS else [], 0
-    for depth in range(50):
-        deeper = []
-        for x in level:
-            if type(x) is dict:
-                keys += len(x)
-                x = x.values()
-            elif depth < 49 and _flat_dicts(x): # as a history: many, of few keys each
-                keys += sum(map(len, x))
-                continue
-            if not _NESTS.isdisjoint(map(type, x)): deeper += [y for y in x if type(y) in _NESTS]
-        if not deeper: return keys
-        level = deeper
-    raise ValueError('it is nested more than 50 deep')
+    "The same, if it is not nested without end: what comes later goes through it by recursion"
+    level = [obj]
+    for _ in range(_DEEPEST):
+        values = (y for x in level for y in (x.values() if type(x) is dict else x))
+        level = [y for y in values if type(y) in (dict, list)]
+        if not level: return obj
+    raise ValueError(f'it is nested more than {_DEEPEST} deep')
+
+_DEEPEST = 250 # orjson writes nothing deeper than 254
 
 def _object(pairs):
     "A JSON object; of two values under one key, as TOML too refuses them, nobody knows which is meant"
@@ -121,18 +109,18 @@ def _loads(data):
     return json.loads(data.decode('utf-8-sig'))
 
 def _read_json(data):
-    "JSON in which no object has a key twice; where as many keys are left as there were, none has"
+    "JSON in which no object has a key twice: written again, it has as many colons"
     obj = _loads(data)
-    keys = _shallow(obj)
-    once = data.count(b':') == keys or len(re.findall(rb'"\s*:', data)) == keys # of more, some may be in texts
-    return obj if once else json.loads(data.decode('utf-8-sig'), object_pairs_hook=_object)
+    try: again = orjson.dumps(obj)
+    except TypeError: again = b'' # nested without end, or large whole numbers
+    if again and again.count(b':') == data.count(b':') and b'\\u003' not in data: return obj
+    obj = json.loads(data.decode('utf-8-sig'), object_pairs_hook=_object)
+    return _shallow(obj) if type(obj) in (dict, list) else obj
 
 def _read_toml(data):
     try: import tomllib
     except ImportError: import tomli as tomllib # Python 3.10
-    obj = tomllib.loads(data.decode('utf-8-sig'))
-    _shallow(obj)
-    return obj
+    return _shallow(tomllib.loads(data.decode('utf-8-sig')))
 
 def _parsed(data, path, what, format, loads):
     try: return loads(data)
@@ -152,7 +140,6 @@ def read_json(
     kind:type=dict, # What must be in it
 ):
     "Read JSON; `ValueError` in one sentence when it is not there, or damaged"
-    path = Path(path)
     obj = _parsed(_bytes(path, what), path, what, 'JSON', _read_json)
     if isinstance(obj, kind): return obj
     raise ValueError(f'the {what} {path} holds a JSON {type(obj).__name__}, expected an object of keys and values')

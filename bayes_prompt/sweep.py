@@ -166,9 +166,11 @@ class _Teller:
         self.tell()
         self.bar.close()
         missing = {self.names[_same(c)]: self.work.failure(c) for c, record in self.plan() if record is None}
-        failed, of = [f'{name} ({why})' for name, why in missing.items() if why], f'of {self.bar.total} runs'
+        failed, of = {name: why for name, why in missing.items() if why}, f'of {self.bar.total} runs'
         if failed:
-            raise ValueError(f'{len(failed)} {of} failed: {"; ".join(failed)}; the same command tries them again')
+            once = len(failed) > 3 and len({*failed.values()}) == 1 # one sentence for all of them
+            said = next(iter(failed.values())) if once else '; '.join(f'{n} ({why})' for n, why in failed.items())
+            raise ValueError(f'{len(failed)} {of} failed: {said}; the same command tries them again')
         if missing:
             raise ValueError(f'{len(missing)} {of} are left, because their workers ended: the same command goes on')
 

@@ -26,17 +26,6 @@ class _Lists:
 
 def _tensor(values, dtype): return torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
 
-def _ordered(ids, ends, places):
-    "Lists in another order, some at a time"
-    lengths, first = ends.diff(prepend=ends.new_zeros(1)), 0
-    out, begins = torch.empty_like(ids), ends - lengths
-    for some in places.split(10_000):
-        n = lengths[some]
-        within = torch.arange(int(n.sum())) - (n.cumsum(0) - n).repeat_interleave(n)
-        out[first:first+len(within)] = ids[begins[some].repeat_interleave(n) + within]
-        first += len(within)
-    return out, lengths[places].cumsum(0)
-
 def _cut_out(ids, ends, i):
     "List number i as a tuple"
     return tuple(ids[ends[i-1] if i else 0:ends[i]].tolist())
@@ -45,7 +34,7 @@ def _cut_out(ids, ends, i):
 class Tokens(Sequence):
     "The `Example`s of a task, as arrays"
     def __init__(self,
-        tensors:dict, # ids, ends, labels, label_ends, cut
+        tensors:dict, # ids, ends, labels, label_ends, cut; places, where they lie in another order
         task:str='', # Whose they are
         cue:str=None, # What asked for the targets, in a decoder alone
     ):
@@ -56,6 +45,7 @@ class Tokens(Sequence):
     def __getitem__(self, i):
         if isinstance(i, slice): return [self[j] for j in range(len(self))[i]]
         i, t = range(len(self))[i], self.tensors # counts from the end too, or raises
+        if 'places' in t: i = int(t['places'][i])
         ids, labels = _cut_out(t['ids'], t['ends'], i), _cut_out(t['labels'], t['label_ends'], i)
         return Example(ids, labels, self.task, bool(t['cut'][i]), self.cue)
 
@@ -66,7 +56,8 @@ class Tokens(Sequence):
 
     def lengths(self)->tuple: # Tokens of each input and of each target
         "How long the examples are"
-        def of(ends): return ends.diff(prepend=ends.new_zeros(1))
+        places = self.tensors.get('places', slice(None))
+        def of(ends): return ends.diff(prepend=ends.new_zeros(1))[places]
         return of(self.tensors['ends']), of(self.tensors['label_ends'])
 
     def __repr__(self): # what a checkpoint belongs to is told by it
@@ -76,7 +67,7 @@ class Tokens(Sequence):
 # %% ../nbs/29_tokens.ipynb #t011
 def tokens_of(
     examples, # Of one task; any iterable, so that they need not be there all at once
-    order=None, # Function that then gives the places which they get
+    order=None, # Function that then gives the place of each, where they come in another order
 )->Tokens:
     "Put examples into arrays"
     inputs, targets, cut, last = _Lists(), _Lists(), array('b'), Example((), ())
@@ -84,12 +75,10 @@ def tokens_of(
         inputs.add(last.ids)
         targets.add(last.labels)
         cut.append(last.cut)
-    lists, cut = [inputs.tensors(), targets.tensors()], _tensor(cut, torch.int8)
-    if order is not None and len(cut):
-        places = torch.as_tensor(order())
-        lists, cut = [_ordered(*some, places) for some in lists], cut[places]
-    tensors = dict(zip(('ids', 'ends', 'labels', 'label_ends'), (x for some in lists for x in some)))
-    return Tokens(tensors | dict(cut=cut), last.task, last.cue)
+    lists = *inputs.tensors(), *targets.tensors(), _tensor(cut, torch.int8)
+    tensors = dict(zip(('ids', 'ends', 'labels', 'label_ends', 'cut'), lists))
+    if order is not None: tensors['places'] = torch.as_tensor(order(), dtype=torch.int32)
+    return Tokens(tensors, last.task, last.cue)
 
 # %% ../nbs/29_tokens.ipynb #t014
 def save_tokens(

@@ -14,7 +14,6 @@ from nbdev.serve import proc_nbs
 
 from build_readme import option
 from frames import tidy
-from wrap import wrapped
 
 CDN = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@([\d.]+)/dist')
 KATEX = re.compile(r'package/(LICENSE|dist/(katex\.min\.(css|js)|contrib/auto-render\.min\.js|fonts/[\w-]+\.woff2))')
@@ -139,13 +138,25 @@ def tabled(cell, source):
     cell['source'] = re.sub(r'(?m)^#\| tbl-\w+: .*\n', '', source)
 
 
+def printed(cell, source):
+    "A file that a cell prints is long: it opens on demand"
+    if '.read_text(' not in source: return
+    for i, o in enumerate(cell.get('outputs', [])):
+        lines = ''.join(o.get('text', '')).rstrip().splitlines()
+        if len(lines) < 18: continue
+        text = html.escape('\n'.join(lines), quote=False)
+        shown = f'<details class="printed"><summary>The file, {len(lines)} lines</summary><pre><code>{text}</code></pre></details>'
+        cell['outputs'][i] = dict(output_type='display_data', metadata={}, data={'text/html': shown})
+
+
 def fold(cell):
     "What draws a figure, and imports, are folded: the figure is what is looked at"
     source = cell['source'] if isinstance(cell['source'], str) else ''.join(cell['source'])
     if cell['cell_type'] == 'code':
         drawing(cell, source)
         tabled(cell, source)
-        source = cell['source'] = cell['source'] if '#| export' in source else wrapped(cell['source'])
+        printed(cell, source)
+        source = cell['source']
     if cell['cell_type'] != 'code' or 'code-fold:' in source or 'echo: false' in source: return
     lines = [l for l in source.splitlines() if l.strip() and not l.startswith('#')]
     drawn = 'fig-cap:' in source

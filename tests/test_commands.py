@@ -1,6 +1,7 @@
 "The commands for one's own data give what Python gives, lose no row, and refuse at once"
 import csv, json, os, subprocess, sys
 import pytest
+from bayes_prompt.cli import bp_fetch, bp_results, bp_run
 from bayes_prompt.commands import bp, bp_export, bp_predict, bp_show, bp_source, bp_tune
 from test_files import SIX, six, text
 
@@ -92,7 +93,9 @@ def test_show(ready, capsys):
 @pytest.mark.parametrize('words,said', [
     (['a.csv', '--text', 'reveiw'], "nearest is 'review'"), (['a.csv', 'learning_rate=1'], "nearest is 'lr'"), (['a.csv', 'label=stars'], 'an option of the command, --label stars'), (['a.csv', 'num_particles=1'], "nearest is 'source.particles'"),
     (['a.csv', '--backbone', 't5-bsae'], "'t5-base'"), (['a.csv', '--log', 'cvs'], "nearest is 'csv'"), (['a.csv', '--sources', 'moovie'], "nearest is 'movie'"), (['a.csv', 'method=lora'], 'bp_run'),
-    (['a.csv', '--words', 'a'], 'expected label=word'), (['b.cvs'], 'no file'), (['a.csv', '--lr', '3'], 'without dashes, lr='), (['a.csv', 'lr=-1'], 'above 0'), (['a.csv', '--posterior', 'nobody'], "no posterior 'nobody'")])
+    (['a.csv', '--words', 'a'], 'expected label=word'), (['b.cvs'], 'no file'), (['a.csv', 'lr=-1'], 'above 0'), (['a.csv', '--posterior', 'nobody'], "no posterior 'nobody'"),
+    (['a.csv', 'device=gpu'], "nearest is 'cuda'"), (['a.csv', '--backbone', '.'], 'expected config.json'), (['a.csv', '--out', 'b.csv'], 'b.csv is a file'), (['a.csv', '--out', 'b.csv/x'], 'b.csv is a file'),
+    (['a.csv', '--text', 'stars'], "is 'stars' the column of the text?"), (['movie'], 'bp_run target=movie'), (['https://example.org/a.csv'], 'https://example.org/a.csv: expected a file'), (['a.csv', 'lora'], 'expected key=value')])
 def test_what_tune_cannot_do_is_one_sentence(six, monkeypatch, words, said):
     monkeypatch.chdir(six)
     assert said in refused(bp_tune, *words)
@@ -167,3 +170,42 @@ def test_exit_statuses_are_those_of_the_table(tmp_path, words, status):
     assert r.returncode == status, r.stderr
     assert status != 1 or r.stderr.splitlines()[-1].startswith('error: ')
     assert status != 2 or r.stderr.startswith('usage: ')
+
+@pytest.mark.parametrize('f,words,said', [
+    (bp_tune, ['a.csv', '--lr', '3'], 'without dashes, lr='), (bp_tune, ['a.csv', '--lable', 'stars'], 'the nearest is --label'), (bp_tune, ['a.csv', '--model', 'mini'], 'the nearest is --backbone'),
+    (bp_source, ['x', '--sources', 'nyt', '--m', '3'], 'without dashes, m='), (bp_run, ['--oot', 'x'], 'the nearest is --out'), (bp_run, ['--target', 'spam'], 'without dashes, target=')])
+def test_an_option_that_there_is_not_ends_with_2(capsys, f, words, said):
+    with pytest.raises(SystemExit) as e: f(words)
+    assert e.value.code == 2 and said in capsys.readouterr().err
+
+@pytest.mark.parametrize('run,words,said', [
+    ('new.csv', [], "no prompt 'new.csv', it is a file"), ('empty', [], 'the folder has none'), ('nobody', [], 'there is no such file'), ('run', ['-o', 'new.csv'], 'is the file that is read'), ('run', ['-o', 'none/o.csv'], 'make it first'),
+    ('run', ['-o', 'new.csv/o.csv'], 'make it first'), ('run', ['-o', 'd.csv'], 'this is a folder'), ('run', ['--text', 'odd'], 'says itself what it reads'), ('run', ['--device', 'gpu'], "nearest is 'cuda'")])
+def test_predict_refuses_before_it_loads(ready, monkeypatch, run, words, said):
+    monkeypatch.chdir(ready)
+    for folder in ('empty', 'd.csv'): (ready/folder).mkdir(exist_ok=True)
+    before = (ready/'new.csv').read_text()
+    monkeypatch.setattr('bayes_prompt.own.load_tuned', None)
+    assert said in refused(bp_predict, run, 'new.csv', *words) and (ready/'new.csv').read_text() == before
+
+def test_a_missing_column_is_seen_before_the_model_is_loaded(ready, tmp_path, monkeypatch):
+    (tmp_path/'n.csv').write_text('reveiw\nsoup\n')
+    bp_export([str(ready/'run'), '--peft', str(tmp_path/'peft')])
+    monkeypatch.setattr('bayes_prompt.own.load_tuned', None)
+    for run in (ready/'run', tmp_path/'peft'): assert "'review' is missing" in refused(bp_predict, run, tmp_path/'n.csv')
+
+def test_show_lists_what_was_tuned_and_says_a_line_of_every_name(ready, capsys):
+    bp_show([str(ready), '--json'])
+    row, = json.loads(capsys.readouterr().out)
+    assert row['prompt'] == str(ready/'run') and row['metric'] == 'accuracy' and 0 <= row['score'] <= 1 and 0 <= row['constant'] <= 1
+    for name, says in (('mini', 'offline'), ('pt', 'Prompt tuning'), ('lr', 'Learning rate'), ('target.steps', 'steps')):
+        bp_show([name])
+        assert says in capsys.readouterr().out
+    bp_show(['keys', '--json'])
+    assert 'target.lr' in json.loads(capsys.readouterr().out)
+    assert f'bp_show {ready} says its scores' in refused(bp_results, ready)
+    assert 'no run records' in refused(bp_results, ready/'run'/'logs')
+
+def test_fetch_says_in_json_what_is_there(capsys):
+    bp_fetch(['movie', 'nyt', '--json'])
+    assert json.loads(capsys.readouterr().out) == dict(movie='is in the package', nyt='is in the package')

@@ -75,7 +75,7 @@ def test_rows_without_text_or_answer_are_counted(tmp_path):
     f = tmp_path/'a.csv'
     f.write_text('text,label\n' + ''.join(f'{"" if i == 3 else text(i)},{" " if i in (5, 6) else "ab"[i % 2]}\n' for i in range(20)))
     data = read_file(f)
-    assert len(data.rows) == 17 and "1 rows without 'text' are left out: 4" in str(data) and "2 rows without 'label' are left out: 6, 7" in str(data)
+    assert len(data.rows) == 17 and "1 row without 'text', left out: 4" in str(data) and "2 rows without 'label', left out: 6, 7" in str(data)
 
 def test_no_word_is_taken_for_an_empty_cell(tmp_path):
     f = tmp_path/'a.csv'
@@ -154,3 +154,11 @@ def test_a_text_is_in_one_part(tmp_path):
 def test_other_files_are_told_what_to_do(tmp_path, name, body, said):
     (tmp_path/name).write_bytes(body)
     with pytest.raises(ValueError, match=said.replace('(', r'\(')): read_file(tmp_path/name)
+
+def test_texts_that_are_not_read_to_their_end_are_said(six):
+    assert '20 rows with more than 256 words, up to 901, of which the first 256 tokens are read' in str(read_file(six/'c.tsv'))
+    assert 'words, up to' not in str(read_file(six/'c.tsv', max_src=1000)) + str(read_file(six/'a.csv'))
+
+def test_ten_rows_with_one_text_teach_nothing(tmp_path):
+    (tmp_path/'a.csv').write_text('text,label\n' + ''.join(f'{"ab"[i % 2]},{text(i)}\n' for i in range(40)))
+    with pytest.raises(ValueError, match='at least ten different texts, got 2 in 40 rows'): read_file(tmp_path/'a.csv')

@@ -137,3 +137,14 @@ def test_one_job_counts_steps_and_rows(six):
     job = Job(3, terminal=False)
     tuned = tune_prompt(six/'d.csv', listen=job, **FAST)
     assert job.done == 3 and job.scored == job.rows == 2*tuned.scores['n'] + 5*4 and job.left == 0
+
+def test_many_labels_and_long_answers_are_scored_on_fewer_rows(tuned):
+    "A hundred labels cost a hundred answers a row; the verdict says how many rows of how many"
+    from dataclasses import replace
+    from bayes_prompt.own import _rows_scored
+    from bayes_prompt.tasks import Task
+    few, many = Task('x', template='{t}', labels=('a', 'b')), Task('x', template='{t}', labels=tuple(map(str, range(100))))
+    assert _rows_scored(few) == {'target.judge_rows': 200, 'data.limit': 2000} and _rows_scored(many) == {'target.judge_rows': 60, 'data.limit': 200}
+    assert _rows_scored(Task('x', template='{t}', label='l', max_tgt=200)) == {'target.judge_rows': 60, 'data.limit': 200}
+    assert '12 of 40 test rows' in replace(tuned, scores=dict(tuned.scores, n=12), about=tuned.about | dict(parts=dict(test=40))).verdict
+    assert 'of' not in replace(tuned, about=tuned.about | dict(parts=dict(test=tuned.scores['n']))).verdict.split(',')[1]

@@ -279,7 +279,7 @@ def test_changed_data_of_the_hub_in_a_folder_is_another_run(tmp_path):
 
 @pytest.mark.parametrize('change, said', [
     (dict(seed=10**30), 'below 2'), (dict(lr=1e38), 'at most'), (dict(sigma=1e-30), 'sigma: expected at least'), (dict(m=10**12), 'at most'), (dict(batch=10**14), 'at most'),
-    (dict(device='meta'), 'not available here'), (dict(spot=None), 'spot: expected keys'), (dict(bandwidth=10**400), 'bandwidth')])
+    (dict(device='meta'), 'no compute.device'), (dict(spot=None), 'spot: expected keys'), (dict(bandwidth=10**400), 'bandwidth')])
 def test_numbers_and_devices_out_of_reach(change, said, tmp_path):
     with pytest.raises(ValueError, match=said): run(SMALL, tmp_path, **change)
 

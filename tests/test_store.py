@@ -132,7 +132,8 @@ def test_a_flipped_bit_of_a_history_is_noticed(tmp_path):
         with pytest.raises(Damaged, match='checksum'): read_lines(f, mark)
 
 @pytest.mark.parametrize('name, text, said', [
-    ('a.toml', 'x = ', 'is not TOML'), ('a.json', '{', 'is not JSON'), ('a.json', '[]', 'holds a JSON list'), ('a.json', '{"a":'*60 + '1' + '}'*60, '50 deep'), ('a.toml', 'x = ' + '['*60 + ']'*60, '50 deep')])
+    ('a.toml', 'x = ', 'is not TOML'), ('a.json', '{', 'is not JSON'), ('a.json', '[]', 'holds a JSON list'), ('a.json', '{"a":'*260 + '1' + '}'*260, '250 deep'),
+    ('a.json', '['*260 + ']'*260, '250 deep'), ('a.json', '['*10**5, 'JSON'), ('a.toml', 'x = ' + '['*260 + ']'*260, '250 deep')])
 def test_tables(tmp_path, name, text, said):
     (tmp_path/name).write_text(text)
     with pytest.raises(ValueError, match=f'the thing .*{said}'): read_table(tmp_path/name, 'thing')
@@ -148,7 +149,7 @@ def test_fingerprints_see_every_number():
     assert fingerprint([x]) != fingerprint([y]) and fingerprint(x.double()) != fingerprint(x.double() + 1e-12)
     assert fingerprint(lambda a: a) != fingerprint(lambda a: a + 1)
 
-@pytest.mark.parametrize('text', ['{"lr": 0.1, "b": {"c": 1, "c": 2}}', '{"c" :1,"c":2}', '{"c"\n:1,"c" : 2, "d": [{"e": 3}]}', '{"x": "\\":", "c":1,"c":2}'])
+@pytest.mark.parametrize('text', ['{"lr": 0.1, "b": {"c": 1, "c": 2}}', '{"c" :1,"c":2}', '{"c"\n:1,"c" : 2, "d": [{"e": 3}]}', '{"x": "\\":", "c":1,"c":2}', '{"x": "\\u003a", "c":1,"c":2}', '{"x": "\\u003A", "c":1,"c":2}', f'{{"x": {10**20}, "c":1,"c":2}}'])
 def test_two_values_under_one_key_are_refused(tmp_path, text):
     (tmp_path/'a.json').write_text(text)
     with pytest.raises(ValueError, match="two values for the key 'c'"): read_json(tmp_path/'a.json')
@@ -156,6 +157,8 @@ def test_two_values_under_one_key_are_refused(tmp_path, text):
 def test_texts_that_look_like_keys(tmp_path):
     (tmp_path/'a.json').write_text('{"x": "\\": 1", "y": ["\\"  :"]}')
     assert read_json(tmp_path/'a.json') == dict(x='": 1', y=['"  :'])
+    (tmp_path/'a.json').write_text('{"\\u003ax": "a:\\u003A"}')
+    assert read_json(tmp_path/'a.json') == {':x': 'a::'}
 
 @pytest.mark.parametrize('text', [
     '1e999', '-1e999', 'NaN', '[-Infinity]', '5e-324', '1e-400', '0.1', '-0.0', '-0', '1E5', '0.00012345678901234567', '1.2345678901234567e-05', '\ufeff{"a": 1}', '"\\ud800"', '"\\u0000"',

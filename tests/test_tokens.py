@@ -1,14 +1,16 @@
 "Token ids as arrays: the same examples, kept on disk"
 import json, re
-import pandas as pd, pytest
+import pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from bayes_prompt import data, protocol
 from bayes_prompt.config import make_config
+from bayes_prompt.data import few_shot, load_task
 from bayes_prompt.options import methods
 from bayes_prompt.prompt import Example, encode, examples_of
 from bayes_prompt.protocol import Context
 from bayes_prompt.run import run
 from bayes_prompt.store import fingerprint
+from bayes_prompt.tasks import add_tasks
 from bayes_prompt.tokens import load_tokens, save_tokens, tokens_of
 from conftest import SMALL
 
@@ -146,7 +148,8 @@ def test_a_file_that_is_streamed_gives_the_same(kind, how, tmp_path, monkeypatch
     monkeypatch.setattr(data, '_by_pieces', lambda task, file, plain=data._by_pieces: ((first + i, rows[i:i+9]) for first, rows in plain(task, file) for i in range(0, len(rows), 9)))
     data._say.cache_clear()
     streamed, told = own_tokens(tmp_path, tmp_path/'b')
-    assert list(streamed) == list(whole) and streamed.fingerprint == whole.fingerprint and told == said
+    assert list(streamed) == list(whole) and told == said
+    assert all(a.equal(b) for a, b in zip(streamed.lengths(), whole.lengths()))
     twice = [[l for l in text.splitlines() if 'are in the train part too' in l] for text in (heard, capsys.readouterr().err)]
     assert twice[0] == twice[1] and len(twice[0]) == 1
 
@@ -166,3 +169,40 @@ def test_what_is_wrong_in_a_streamed_file_is_said_as_of_others(spoil, said, tmp_
         with pytest.raises(ValueError, match=re.escape(said)) as e: own_tokens(tmp_path, tmp_path/'a')
         sentences.append(str(e.value))
     assert sentences[0] == sentences[1]
+
+def test_a_record_does_not_grow_with_a_file(tmp_path, monkeypatch):
+    "Of very many rows it says what they are told by"
+    write_own(tmp_path, 'csv', 'words')
+    splits = [own_tokens(tmp_path, tmp_path/str(most))[1]['splits'] for most in (100, 20) if not monkeypatch.setattr(protocol, '_MANY', most)]
+    assert {p: len(rows) for p, rows in splits[0].items()} == dict(train=36, validation=12, test=12) and splits[1]['test'] == splits[0]['test']
+    assert splits[1]['train'] == dict(rows=36, fingerprint=fingerprint(torch.tensor(splits[0]['train'])))
+
+@pytest.mark.parametrize('how', ['words', 'digits', 'free'])
+@pytest.mark.parametrize('kind', ['csv', 'split', 'parts', 'jsonl', 'parquet'])
+def test_a_large_target_stays_on_the_disk(kind, how, tmp_path, monkeypatch):
+    "The same pairs, answers, draws and parts, and no row is kept"
+    write_own(tmp_path, kind, how)
+    add_tasks(tmp_path/'tasks.toml')
+    whole = load_task('own')
+    monkeypatch.setattr(data, '_LARGE', 0)
+    there = load_task('own')
+    assert isinstance(whole.train, list) and isinstance(there.train, data.OnDisk)
+    for split in data.SPLITS:
+        pairs = getattr(whole, split)
+        assert list(getattr(there, split)) == pairs and getattr(there, split)[1:3] == pairs[1:3] and getattr(there, split)[-1] == pairs[-1]
+        assert split == 'train' or list(there.answers[split]) == whole.answers[split]
+        assert there.targets(split) == whole.targets(split)
+    assert few_shot(there.train, 4, 1, there.classes) == few_shot(whole.train, 4, 1, whole.classes)
+    assert there.choices == whole.choices and {s: list(rows) for s, rows in there.indices.items()} == whole.indices
+    with pytest.raises(IndexError): there.test[len(whole.test)]
+
+@pytest.mark.parametrize('k', [0, 3])
+def test_a_run_on_a_large_target_gives_the_same(k, tmp_path, monkeypatch):
+    write_own(tmp_path, 'csv', 'words')
+    config = make_config(SMALL, tasks=str(tmp_path/'tasks.toml'), target='own', method='pt', k=k, judge_every=2)
+    whole = run(config, tmp_path/'a')
+    monkeypatch.setattr(data, '_LARGE', 0)
+    protocol._loaded.cache_clear()
+    there = run(config, tmp_path/'b')
+    same = ('scores', 'loss', 'predictions', 'train_indices', 'splits', 'cut', 'judged', 'cost')
+    assert {k: whole.get(k) for k in same} == {k: there.get(k) for k in same}
