@@ -274,7 +274,7 @@ def bp_run(
 def _swept(a):
     "Do what `bp_sweep` was asked for; what is known then, for --json"
     from bayes_prompt.experiment import experiment_paths, planned
-    from bayes_prompt.sweep import seconds_left, submit, sweep
+    from bayes_prompt.sweep import _fresh, seconds_left, submit, sweep
     known = {}
     if a.slurm is None or a.dry_run:
         sweep(a.name, a.out, sys.stderr.isatty(), a.dry_run, a.worker, a.workers, a.gpus or 0)
@@ -284,7 +284,7 @@ def _swept(a):
         known = dict(jobs=[j.job_id for j in jobs])
     if not a.json: return
     path, out = experiment_paths(a.name, a.out)
-    plan = planned(read_experiment(path), out)
+    plan = _fresh(planned(read_experiment(path), out))
     left = {m: dict(runs=n, seconds=seconds) for m, (n, seconds) in seconds_left(plan).items()}
     records = [str(record) for _, record in plan if record]
     return known | dict(out=str(out), runs=len(plan), records=records, left=left)

@@ -9,15 +9,17 @@ __all__ = ['seconds_left', 'make_all', 'sweep', 'submit']
 import json, os, subprocess, sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from numbers import Real
 from pathlib import Path
 from time import sleep, time
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
-from .config import make_config
+from .config import make_config, record_name
 from .experiment import Experiment, _names, _same, _seen, experiment_paths, planned, read_experiment
 from .machine import processes
 from .store import _Busy, _waiting, fingerprint, read_json, write_json
+from .tasks import TASKS
 
 # %% ../nbs/54_sweep.ipynb #84b2c7b2
 def seconds_left(
@@ -40,6 +42,20 @@ def _duration(seconds):
     "As people say it"
     if seconds < 90: return f'{seconds:.0f} s'
     return f'{seconds/60:.0f} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
+
+# %% ../nbs/54_sweep.ipynb #748bd7c9
+def _is_stale(config, record):
+    "Are the data or the weights here others than those of a record? What is not here is not asked for"
+    protocol, hub = import_module('bayes_prompt.protocol'), import_module('bayes_prompt.hub') # torch comes only now
+    kept = config.data.folder or all(not TASKS[t].hub or (hub.cache_dir()/t).is_dir() for t in config.tasks)
+    weights = protocol.weights_fingerprint(config.compute.backbone)
+    if not (kept and weights): return False
+    try: return record.stem != record_name(config, protocol.data_fingerprint(config, config.tasks), weights)
+    except (ValueError, OSError): return False
+
+def _fresh(plan):
+    "The same, without records of other data or weights"
+    return [(c, None if record and _is_stale(c, record) else record) for c, record in plan]
 
 # %% ../nbs/54_sweep.ipynb #7dba2883
 @contextmanager
@@ -107,12 +123,16 @@ class _Teller:
     def __init__(self, work, progress):
         self.work, self.told, configs = work, set(), work.experiment.configs
         self.names = dict(zip(map(_same, configs), _names(configs)))
-        self.there = {_same(c) for c, record in self.plan() if record}
+        before = planned(work.experiment, work.out)
+        self.there = {_same(c) for c, record in _fresh(before) if record}
+        self.stale = {record for c, record in before if record and _same(c) not in self.there}
         self.told |= self.there
         self.bar = tqdm(total=len(configs), initial=len(self.there), disable=not progress,
                         bar_format='{n}/{total} {bar} {elapsed}{postfix}')
 
-    def plan(self): return planned(self.work.experiment, self.work.out)
+    def plan(self):
+        plan = planned(self.work.experiment, self.work.out)
+        return [(c, None if record in self.stale else record) for c, record in plan]
 
     def left(self, plan):
         "Seconds, or None where nothing is known"
@@ -232,9 +252,11 @@ def sweep(
     experiment = _share(read_experiment(path), worker)
     if worker and workers > 1:
         raise ValueError('worker and workers: expected one of them, a share or processes')
-    plan = planned(experiment, out)
-    left = sum(record is None for _, record in plan)
-    if not processes()[0]: print(f'{experiment.answers}\n{len(plan)} runs, {left} left, records in {out}', flush=True)
+    there = planned(experiment, out)
+    plan = _fresh(there)
+    left, stale = (sum(record is None for _, record in plan), sum(a != b for a, b in zip(there, plan)))
+    why = f' ({stale} for other data or weights than their records)' if stale else ''
+    if not processes()[0]: print(f'{experiment.answers}\n{len(plan)} runs, {left} left{why}, records in {out}', flush=True)
     if dry_run: return _listed(plan)
     if processes()[1] > 1: _lead(workers)
     return make_all(experiment, out, progress, workers, gpus)
@@ -280,7 +302,7 @@ def submit(
     try: import submitit
     except ImportError: raise ValueError('Slurm needs the package submitit: pip install submitit') from None
     path, out = (p.resolve() for p in experiment_paths(name, out))
-    plan = planned(read_experiment(path), out)
+    plan = _fresh(planned(read_experiment(path), out))
     if jobs < 1: raise ValueError(f'jobs: expected at least 1, got {jobs}')
     if all(record for _, record in plan): return []
     try: executor = submitit.AutoExecutor(out/'sources'/'jobs', cluster=cluster)

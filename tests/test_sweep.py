@@ -43,6 +43,26 @@ def test_a_sweep_makes_what_is_missing(tmp_path, monkeypatch, capsys):
     assert [make_config(r['config']) for r in records] == read_experiment('experiments/mine.toml').configs
     assert all(f.stat().st_mtime_ns == t for f, t in kept.items()) and len(list((tmp_path/'results/mine').glob('*.json'))) == 4
 
+def test_what_was_made_with_other_data_is_left(tmp_path, capsys):
+    "The listing, the sweep and its bar say the same, and afterwards nothing is left"
+    def data(n):
+        rows = [f'{"free money" if i % 2 else "see you"} {i},{i % 2}' for i in range(n)]
+        (tmp_path/'spam.csv').write_text('\n'.join(['text,label', *rows]))
+    data(40)
+    text = TEXT.replace('limit = 12', f'limit = 4\ndata_dir = {json.dumps(str(tmp_path))}').replace('"pt", "vanilla"', '"pt"')
+    path = mine(tmp_path, text)
+    def left():
+        sweep(path, dry_run=True)
+        return capsys.readouterr().out.splitlines()[1].partition(', records')[0]
+    assert left() == '2 runs, 2 left'
+    first = sweep(path)
+    assert '[2/2] spam pt seed 1' in capsys.readouterr().out and left() == '2 runs, 0 left'
+    data(60)
+    assert left() == '2 runs, 2 left (2 for other data or weights than their records)'
+    again = sweep(path)
+    assert '[1/2] spam pt seed 0' in capsys.readouterr().out and left() == '2 runs, 0 left'
+    assert [r['data'] for r in again] != [r['data'] for r in first] and len(records(tmp_path/'results/mine')) == 4
+
 def test_a_listing_needs_no_torch(tmp_path):
     (tmp_path/'mine.toml').write_text(TEXT)
     code = f'''import sys
