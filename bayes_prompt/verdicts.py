@@ -73,7 +73,7 @@ def pairs_of(
 
 # %% ../nbs/57_verdicts.ipynb #27bea124
 _LOWER = ('nll', 'brier', 'ece') # is better
-_COLUMNS = ['target', 'method', 'other', 'metric', 'n', 'constant', 'seeds', 'source_seeds',
+_COLUMNS = ['target', 'method', 'other', 'metric', 'n', 'constant', 'seeds', 'source_seeds', 'own_sources',
             'mean', 'low', 'high', 'p', 'holm', 'flip', 'flip_least', 'effect', 'mcnemar', 'verdict']
 
 def _used(g, d):
@@ -102,10 +102,12 @@ def _compared(a, b, what):
     known = _resampled_mean(a), _resampled_mean(b)
     c = crossed(_drawn(d), None if any(k is None for k in known) else known[0] - known[1])
     by_seed, sources = _drawn(d).mean(axis=1), any(_reads_sources(g.method.iloc[0]) for g in (a, b))
+    own = sources and list(d.columns) == ['any']
     flip, least = sign_flip(by_seed) if len(by_seed) > 1 else (np.nan, np.nan)
     return dict(
         **{k: a[k].iloc[0] for k in ('metric', 'n', 'constant')},
-        seeds=0 if list(d.index) == ['any'] else len(d), source_seeds=d.shape[1] if sources else 0,
+        seeds=0 if list(d.index) == ['any'] else len(d), own_sources=own,
+        source_seeds=len(d) if own else d.shape[1] if sources else 0,
         **{k: c[k] for k in ('mean', 'low', 'high', 'p')}, flip=flip, flip_least=least,
         effect=standardised(by_seed), mcnemar=_mcnemar(*((a, b) if len(a) >= len(b) else (b, a))))
 
@@ -143,8 +145,9 @@ def compare(
 
 # %% ../nbs/57_verdicts.ipynb #445d193a
 def _runs(row):
-    "5 seeds × 3 source seeds"
+    "5 seeds × 3 source seeds, or 5 seeds that have one each"
     def many(n, what): return f'{n} {what}{"s" if n > 1 else ""}'
+    if row['own_sources']: return f'{many(row["seeds"], "seed")}, each with a source seed of its own'
     drawn = [many(row[k], what) for k, what in (('seeds', 'seed'), ('source_seeds', 'source seed')) if row[k]]
     return ' × '.join(drawn) or 'one run each'
 
@@ -216,7 +219,8 @@ def ranks(
 
 # %% ../nbs/57_verdicts.ipynb #59f310f5
 _ASSUMES = (
-    'Scores are means over target seeds, crossed with source seeds where a method reads sources. '
+    'Scores are means over target seeds, crossed with source seeds where a method reads sources, '
+    'or each with one of its own. '
     '95 % intervals take seeds{examples} as drawn at random, each with Student\'s t of its own '
     'degrees of freedom (Banerjee 1960); they assume that means of seeds are about normal, and are not adjusted for '
     'their number.{one} p belongs to the same interval; holm is adjusted over the {family}. flip is an exact '

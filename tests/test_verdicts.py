@@ -29,6 +29,15 @@ def test_a_clear_difference_is_better_and_the_same_from_the_other_side_worse():
     assert verdict(back) == verdict(row).replace('BMTPT is better than PT from scratch', 'PT from scratch is worse than BMTPT')
     assert (row.flip, row.flip_least) == sign_flip((a - b).mean(1)) == (2/32, 2/32)
 
+def test_seeds_with_a_source_stage_each_are_told_as_such():
+    "And nothing is said of a single source stage"
+    own = [r | dict(source_seed=r['seed']) for r in rows('bmtpt', .7 + noise(5))]
+    row = one(own, rows('pt', .6 + noise(5, seed=1)), pairs=[('bmtpt', 'pt')])
+    assert (row.seeds, row.source_seeds, row.own_sources) == (5, 5, True)
+    assert verdict(row).endswith(', 5 seeds, each with a source seed of its own')
+    text = report(pd.DataFrame(own + rows('pt', .6 + noise(5, seed=1))))['assumptions']
+    assert 'of that source stage only' not in text
+
 def test_what_includes_zero_or_is_one_seed_is_not_resolved():
     a = .7 + noise(5, 3)
     assert verdict(one(rows('bmtpt', a), rows('pt', .695 + 2*noise(5, 1, seed=2)))).startswith('BMTPT and PT from scratch on amazon: not resolved, ')
