@@ -321,11 +321,11 @@ def _asked(name, out):
     from bayes_prompt.experiment import experiment_paths, planned
     path, folder = experiment_paths(name, out)
     if not path.is_file() and Path(name).is_dir():
-        tuned = ('prompt.safetensors', '*/prompt.safetensors')
-        if any(f for pattern in tuned for f in Path(name).glob(pattern)):
+        files = sorted(Path(name).glob('*.json'))
+        if (Path(name)/'prompt.safetensors').exists() or not files and any(Path(name).glob('*/prompt.safetensors')):
             raise ValueError(f'{name} holds what bp_tune made, no records of runs: bp_show {name} says '
                              'its scores')
-        return None, sorted(Path(name).glob('*.json')) or Path(name)
+        return None, files or Path(name)
     experiment = read_experiment(path)
     files = [record for _, record in planned(experiment, folder) if record]
     if not files: raise ValueError(f'no records of {name} in {folder}: bp_sweep {name} makes them')

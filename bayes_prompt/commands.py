@@ -533,7 +533,7 @@ def _listed(what):
     "Rows and header, where a name stands for many things or for a line"
     path, names = Path(what), ['name', 'about']
     if what in _kinds(): return _kinds()[what](), names
-    if path.is_dir(): return list(_tuned_in(path)), ['prompt', 'metric', 'score', 'constant', 'without']
+    if path.is_dir() and not any(path.glob('*.safetensors')): return list(_tuned_in(path)), ['prompt', 'metric', 'score', 'constant', 'without']
     if path.exists() or what in TASKS or what in posterior_names(): return [], []
     return _named(what), names
 

@@ -506,6 +506,8 @@ _LARGE = 2**22 # bytes of files
 
 def _is_large(task, files): return not task.hub and sum(f.stat().st_size for f in files) >= _LARGE
 
+def _stands_alone(task): return task.prepare not in ('e2e', 'multirc') # rows that are scored together
+
 # %% ../nbs/11_data.ipynb #27eb8830
 def load_task(
     name:str, # A task of `TASKS`
@@ -519,7 +521,7 @@ def load_task(
     folder, source = _folder(task, data_dir)
     groups = _files(task, Path(folder))
     files = [f for group in groups for f in group]
-    if _is_large(task, files): return _on_disk(TaskStream(task, groups, source, style, add_prefix))
+    if _is_large(task, files) and _stands_alone(task): return _on_disk(TaskStream(task, groups, source, style, add_prefix))
     parts, at = _cut(task, files, *_read(task, groups, style, add_prefix))
     train, *held = _labelled(task, files, parts)
     learnt = {t.pair[0] for t in train}

@@ -102,7 +102,8 @@ def _table(rows):
     columns, shapes, places, known = {}, [], [], {}
     order = {name: i for i, name in enumerate(methods())}
     for shape, some in _alike(rows):
-        columns |= {k: [[np.nan]*len(shapes)] for k in shape if k not in columns}
+        before = [[np.nan]*len(shapes)] if shapes else []
+        columns |= {k: [*before] for k in shape if k not in columns}
         lacking, cells = [np.nan]*len(some), dict(zip(shape, zip(*(row.values() for row in some))))
         for key, parts in columns.items(): parts.append(_part(cells.get(key, lacking), known))
         places += [(row['target'], order.get(row['method'], len(order)), row['seed']) for row in some]

@@ -95,7 +95,7 @@ def crossed(
     def half(p): return sum(v*special.stdtrit(n, p/2)**2 for v, n in free)**.5
     width = float(half(1 - level))
     out |= dict(low=mean - width, high=mean + width)
-    if free: out['p'] = _touches(half, abs(mean))
+    if free and np.isfinite(width): out['p'] = _touches(half, abs(mean))
     elif mean == 0: out['p'] = 1.
     return out
 

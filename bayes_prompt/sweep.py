@@ -47,7 +47,10 @@ def _duration(seconds):
 def _is_stale(config, record):
     "Are the data or the weights here others than those of a record? What is not here is not asked for"
     protocol, hub = import_module('bayes_prompt.protocol'), import_module('bayes_prompt.hub') # torch comes only now
-    kept = config.data.folder or all(not TASKS[t].hub or (hub.cache_dir()/t).is_dir() for t in config.tasks)
+    def is_kept(task): # all of it: a fetch may have been stopped
+        parts = [part for joined in task.hub_parts for part in joined.split('+')]
+        return all((hub.cache_dir()/task.name/f'{part}.parquet').is_file() for part in parts)
+    kept = config.data.folder or all(not TASKS[t].hub or is_kept(TASKS[t]) for t in config.tasks)
     weights = protocol.weights_fingerprint(config.compute.backbone)
     if not (kept and weights): return False
     try: return record.stem != record_name(config, protocol.data_fingerprint(config, config.tasks), weights)

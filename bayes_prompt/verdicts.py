@@ -95,14 +95,15 @@ def _compared(a, b, what):
     if a.n.iloc[0] != b.n.iloc[0]:
         raise ValueError(f'{what}: expected the same test examples, got {a.n.iloc[0]} and {b.n.iloc[0]}: '
                          'run both with one data.limit')
-    x, y = _paired(_crossed(a, what), _crossed(b, what))
+    x, y = _crossed(a, what), _crossed(b, what)
+    own = any(list(t.columns) == ['any'] and _reads_sources(g.method.iloc[0]) for t, g in ((x, a), (y, b)))
+    x, y = _paired(x, y)
     if not x.size: return None
     d = x - y
     a, b = _used(a, d), _used(b, d)
     known = _resampled_mean(a), _resampled_mean(b)
     c = crossed(_drawn(d), None if any(k is None for k in known) else known[0] - known[1])
     by_seed, sources = _drawn(d).mean(axis=1), any(_reads_sources(g.method.iloc[0]) for g in (a, b))
-    own = sources and list(d.columns) == ['any']
     flip, least = sign_flip(by_seed) if len(by_seed) > 1 else (np.nan, np.nan)
     return dict(
         **{k: a[k].iloc[0] for k in ('metric', 'n', 'constant')},

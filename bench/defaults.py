@@ -2,11 +2,11 @@
 
     python bench/defaults.py [--tasks tweets spam nyt supersense] [--steps 64]
 
-Each task gives 96 rows of its training part to tune on and 150 of its validation part to score; no test row is read, and no page reports these.
+Each task gives 96 rows of its training part to tune on and 150 of its validation part to score; no test row is read, and no other page reports scores on these.
 Every rate is tried on every task with the same rows, batches and steps; then the starts are scored as they are. Rates are multiples of the
 root mean square of the embeddings, which is what `bp_tune` takes them from. What is in `results/bench/defaults.json` is not computed again.
 """
-import argparse, json, os
+import argparse, json, os, sys
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 from pathlib import Path
 from time import process_time
@@ -56,6 +56,7 @@ class Search:
 def main(names, rows, steps, rates, out):
     bb, file = pack(load_backbone('mini'), 'auto'), Path(out)/'defaults.json'
     kept = json.loads(file.read_text()) if file.exists() else dict(environment=environment(), rows=rows, starts=[], rates=[])
+    if kept['rows'] != rows: sys.exit(f'{file} holds {kept["rows"]} rows a task, got --rows {rows}: give another --out')
     def add(kind, about, f):
         if any(about.items() <= r.items() for r in kept[kind]): return
         kept[kind].append(about | f())

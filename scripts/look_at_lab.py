@@ -1,6 +1,6 @@
 """Do the sliders of a page move its figure in JupyterLab? Headless Chromium runs the page, presses keys, and looks.
 
-    pip install 'bayes_prompt[lab]'
+    pip install 'bayes_prompt[dev,lab]'
     python scripts/look_at_lab.py nbs/03_gaussian.ipynb [page ...]
 
 Not part of CI: JupyterLab is large. A copy of the page is run, so nothing is saved into it. LAB_PYTHON names the interpreter that has
@@ -83,7 +83,8 @@ def say(text): print(f'{time.monotonic() - begin:5.0f} s  {text}', flush=True)
 
 def main(*names):
     from playwright.sync_api import sync_playwright
-    exe = next(p for b in BROWSERS if (p := shutil.which(b)))
+    exe = next((p for b in BROWSERS if (p := shutil.which(b))), None)
+    if not exe: sys.exit(f'expected a browser, one of {BROWSERS}, in PATH')
     folder = Path(tempfile.mkdtemp())
     for part in ('bayes_prompt', 'results', 'experiments'): (folder/part).symlink_to(ROOT/part)
     (folder/'nbs').mkdir()

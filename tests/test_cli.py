@@ -108,6 +108,10 @@ def test_a_sweep_to_its_results(swept, capsys, monkeypatch):
     assert 'vanilla transfer' in capsys.readouterr().out
     bp_results([str(swept/'results/mine'), '--only', 'scores', '--format', 'csv', '--draws', '0'])
     assert capsys.readouterr().out.startswith('target,method,metric,n,constant,seeds,source_seeds,mean')
+    (swept/'results/mine/tuned').mkdir()   # a prompt of bp_tune beside records hides none of them
+    (swept/'results/mine/tuned/prompt.safetensors').touch()
+    bp_results([str(swept/'results/mine'), '--only', 'scores', '--draws', '0'])
+    (swept/'results/mine/tuned/prompt.safetensors').unlink()
 
 def test_results_of_a_sweep_that_is_not_done(swept, capsys, monkeypatch, tmp_path):
     from bayes_prompt.cli import bp_results

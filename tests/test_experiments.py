@@ -1,6 +1,7 @@
 "What the repository holds: every record answers its experiment's question, and what a search chose is what is used"
 import json, subprocess, sys
 from pathlib import Path
+import pandas as pd
 import pytest
 from bayes_prompt.config import _dotted, make_config, record_name
 from bayes_prompt.options import methods
@@ -81,11 +82,23 @@ def test_at_one_rate_only_the_rate_is_another():
         assert bare(c) == bare(same) and c.target.lr != same.target.lr
 
 def test_the_comparison_uses_what_its_search_chose():
-    s = load(FOLDERS['compare_rate_search'])
-    scores = s.assign(rate=[rate(r) for _, r in s.iterrows()]).groupby(['method', 'rate']).score.mean()
-    for c in read_experiment(FILES['compare']).configs:
+    "Of eight rates for each method, all in one setting; the best lies inside, on a task that is not reported"
+    asked, s = read_experiment(FILES['compare']).configs, pd.concat([load(FOLDERS[f'{e}_rate_search']) for e in ('demo', 'compare')])
+    assert set(s.split) == {'validation'} and not set(s.target) & {c.target.task for c in asked}
+    assert not set(s.seed) & {c.seed for c in asked} and not set(s.source_seed) & {c.source.seed for c in asked}
+    scores = s.assign(rate=[rate(r) for _, r in s.iterrows()]).groupby(['method', 'rate']).score.agg(['mean', 'size'])
+    assert set(scores['size']) == {2} and set(scores.groupby('method').size()) == {8}
+    for c in asked:
+        if methods()[c.method].trains == 'nothing': continue
         used = c.target.lr_weights if methods()[c.method].trains == 'weights' else c.target.lr
-        assert used == scores[c.method].idxmax()   # the lowest of equals
+        means = scores['mean'][c.method]
+        assert used == means.idxmax() and means.index.min() < used < means.index.max()   # the lowest of equals
+
+def test_in_the_comparison_source_stages_cost_the_same():
+    "Three particles are three prompts; MPT has two stages"
+    runs = [c for c in read_experiment(FILES['compare']).configs if methods()[c.method].sources]
+    stages = {'bmtpt': 3, 'mpt': 2}
+    assert {stages.get(c.method, 1)*c.source.batch*c.source.steps for c in runs} == {12*90}
 
 def test_prompt_tuning_and_fine_tuning_use_what_was_chosen_on_movie():
     df = load(FOLDERS['mini_pt_vs_finetune'])

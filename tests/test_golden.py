@@ -27,7 +27,7 @@ def threads():
 EXACT = ('accuracy', 'macro_f1', 'matthews', 'n', 'majority', 'majority_label', 'collapsed', 'invalid')
 
 @pytest.mark.parametrize('experiment,target,method,seed', [
-    ('four_sources', 'amazon', 'pt', 0), ('four_sources', 'amazon', 'bmtpt', 0), ('compare', 'tweets', 'lora', 1)])
+    ('four_sources', 'amazon', 'pt', 0), ('four_sources', 'amazon', 'bmtpt', 0), ('compare', 'supersense', 'lora', 1)])
 def test_a_record_can_be_made_again(experiment, target, method, seed, out, threads):
     old = record(experiment, target, method, seed)
     threads(old['threads'])

@@ -158,3 +158,6 @@ def test_false_claims_are_rare_in_a_family():
         runs = normal(6, 5, 3, seed=seed) + normal(1, 5, 1, seed=seed + 10_000) + normal(6, 1, 3, seed=seed + 20_000)
         return min(holm([crossed(x - runs[0])['p'] for x in runs[1:]])) <= .05
     assert np.mean([family(s) for s in range(400)]) < .07
+
+def test_a_score_that_is_not_finite_has_no_p():
+    for values in ([[np.inf], [1.]], [[np.nan], [1.]]): assert np.isnan(crossed(values)['p'])

@@ -64,6 +64,7 @@ def test_what_was_made_with_other_data_is_left(tmp_path, capsys):
     assert [r['data'] for r in again] != [r['data'] for r in first] and len(records(tmp_path/'results/mine')) == 4
 
 def test_a_listing_needs_no_torch(tmp_path):
+    "Where no run is done whose data and weights may have changed"
     (tmp_path/'mine.toml').write_text(TEXT)
     code = f'''import sys
 from bayes_prompt.sweep import sweep

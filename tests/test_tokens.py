@@ -196,6 +196,18 @@ def test_a_large_target_stays_on_the_disk(kind, how, tmp_path, monkeypatch):
     assert there.choices == whole.choices and {s: list(rows) for s, rows in there.indices.items()} == whole.indices
     with pytest.raises(IndexError): there.test[len(whole.test)]
 
+def test_rows_that_are_scored_together_stay_in_memory(tmp_path, monkeypatch):
+    "Three references of one input, also in a large file"
+    rows = [dict(meaning_representation=f'name[Inn {i//3}]', human_reference=f'Inn {i//3}, text {i}.') for i in range(90)]
+    pd.DataFrame(rows).to_csv(tmp_path/'own.csv', index=False)
+    (tmp_path/'tasks.toml').write_text('[own]\ntemplate = "{line}"\nprepare = "e2e"\nlabel = "human_reference"\nmetric = "bleu"\n')
+    add_tasks(tmp_path/'tasks.toml')
+    whole = load_task('own')
+    monkeypatch.setattr(data, '_LARGE', 0)
+    there = load_task('own')
+    assert there.test == whole.test and there.answers == whole.answers
+    assert any(len(golds) > 1 for golds in there.answers['test'])
+
 @pytest.mark.parametrize('k', [0, 3])
 def test_a_run_on_a_large_target_gives_the_same(k, tmp_path, monkeypatch):
     write_own(tmp_path, 'csv', 'words')

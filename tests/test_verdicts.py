@@ -35,6 +35,8 @@ def test_seeds_with_a_source_stage_each_are_told_as_such():
     row = one(own, rows('pt', .6 + noise(5, seed=1)), pairs=[('bmtpt', 'pt')])
     assert (row.seeds, row.source_seeds, row.own_sources) == (5, 5, True)
     assert verdict(row).endswith(', 5 seeds, each with a source seed of its own')
+    beside = one(own, rows('vanilla', .6 + noise(5, seed=1)), pairs=[('bmtpt', 'vanilla')])   # whose seeds share one
+    assert (beside.source_seeds, beside.own_sources) == (5, True)
     text = report(pd.DataFrame(own + rows('pt', .6 + noise(5, seed=1))))['assumptions']
     assert 'of that source stage only' not in text
 
