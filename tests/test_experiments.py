@@ -94,6 +94,13 @@ def test_the_comparison_uses_what_its_search_chose():
         means = scores['mean'][c.method]
         assert used == means.idxmax() and means.index.min() < used < means.index.max()   # the lowest of equals
 
+def test_the_comparison_in_digits_used_what_its_search_chose():
+    s = load(FOLDERS['compare_digits_rate_search'])
+    scores = s.assign(rate=[rate(r) for _, r in s.iterrows()]).groupby(['method', 'rate']).score.mean()
+    for c in read_experiment(FILES['compare_digits']).configs:
+        used = c.target.lr_weights if methods()[c.method].trains == 'weights' else c.target.lr
+        assert used == scores[c.method].idxmax()   # the lowest of equals
+
 def test_in_the_comparison_source_stages_cost_the_same():
     "Three particles are three prompts; MPT has two stages"
     runs = [c for c in read_experiment(FILES['compare']).configs if methods()[c.method].sources]
