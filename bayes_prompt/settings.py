@@ -146,7 +146,7 @@ def check_backbone(
     "`ValueError` with the nearest name, where a name can be no backbone: neither known, nor a folder, nor an id"
     if name in BACKBONES: return
     if Path(name).is_file(): raise ValueError(f'backbone {name!r} is a file: name the folder it lies in')
-    if Path(name).is_dir() and name.strip() and not (Path(name)/'config.json').is_file():
+    if name.strip() and Path(name).is_dir() and not any(Path(name).glob('*.json')):
         raise ValueError(f'the folder {name!r} is not a whole backbone: expected config.json and weights, as '
                          'save_pretrained writes them')
     if name.strip() and (Path(name).is_dir() or '/' in name): return
