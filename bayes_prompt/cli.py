@@ -7,7 +7,7 @@ __all__ = ['one_sentence', 'demo_experiment', 'bp_demo', 'Arguments', 'check_wor
            'bp_fetch']
 
 # %% ../nbs/58_cli.ipynb #c004
-import argparse, json, os, signal, sys
+import argparse, json, os, signal, sys, time
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +55,9 @@ def one_sentence(
         with _listening(): yield
     except (ValueError, OSError, MemoryError) as e:
         said = 'error: ' + ' '.join(str(e).split())
-        sys.exit(1 if processes()[0] else said) # of several processes the first one says it
+        if not processes()[0]: sys.exit(said) # of several processes the first one says it,
+        time.sleep(2) # and is not stopped by its launcher before that because another has ended
+        sys.exit(1)
     except KeyboardInterrupt as e:
         if not processes()[0]: print(f'\nstopped. {hint() if callable(hint) else hint}', file=sys.stderr)
         sys.exit(128 + (e.args[0] if isinstance(e, _Stopped) else signal.SIGINT))
